@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bpf bench clean
+
+PYTHON := .venv/bin/python
+# Arguments for what is run: make test ARGS="tests/core -x", make run ARGS=--json
+ARGS :=
+
+help: ## Show this list
+	@echo "make TARGET [ARGS=...]; each makes .venv first, where it has to:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## See memory and page some out: memtherm demo, on a child of its own
+	@scripts/setup.sh run
+	@.venv/bin/memtherm demo $(ARGS)
+
+test: lint ## Lint, then all tests (MEMTHERM_REQUIRE=root,bpf,... turns skips into failures)
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: ## Format check, ruff, mypy
+	@scripts/setup.sh test
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+format: ## Format, and mend what ruff can mend
+	@scripts/setup.sh test
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+bpf: ## Build the BPF object again
+	@scripts/setup.sh bpf
+	bpf/build.sh
+
+bench: ## All benchmarks, with the machine and the versions that the numbers belong to
+	@scripts/setup.sh test
+	@scripts/bench.sh $(ARGS)
+
+clean: ## Remove .venv and all that was made
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
