@@ -1,0 +1,83 @@
+"""The C library's functions that Python lacks, each declared in full; all of them in `FUNCTIONS`."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+# The same on every architecture but alpha.
+_SYS_PIDFD_OPEN = 434
+_SYS_PROCESS_MADVISE = 440
+
+#: name → function, for the test that walks them
+FUNCTIONS: dict[str, Any] = {}
+
+
+def _check(result: int, function: Any, _arguments: tuple[Any, ...]) -> int:
+    """ctypes errcheck: a call that answers -1 raises OSError, naming the call."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function.__name__}: {os.strerror(number)}")
+    return result
+
+
+def _declare_syscall(name: str, number: int, *argument_types: Any) -> Callable[..., int]:
+    """A system call that libc does not wrap (2.36 does not), through its `syscall` function."""
+    # Item access makes a new function object each time, so that every system call has its own declaration.
+    function: Any = _LIBRARY["syscall"]
+    function.__name__ = name
+    function.argtypes = (ctypes.c_long, *argument_types)
+    function.restype = ctypes.c_long
+    function.errcheck = _check
+    FUNCTIONS[name] = function
+
+    def call(*arguments: int) -> int:
+        return int(function(number, *arguments))
+
+    return call
+
+
+def _declare_function(name: str, *argument_types: Any) -> Any:
+    function: Any = _LIBRARY[name]
+    function.argtypes = argument_types
+    function.restype = ctypes.c_int
+    function.errcheck = _check
+    FUNCTIONS[name] = function
+    return function
+
+
+_mincore = _declare_function("mincore", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_pidfd_open = _declare_syscall("pidfd_open", _SYS_PIDFD_OPEN, ctypes.c_int, ctypes.c_uint)
+_process_madvise = _declare_syscall(
+    "process_madvise",
+    _SYS_PROCESS_MADVISE,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_uint,
+)
+
+
+def pidfd_open(pid: int) -> int:
+    """A file descriptor that stands for this process and for no later one of that pid.  Raises OSError."""
+    return _pidfd_open(pid, 0)
+
+
+def process_madvise(pidfd: int, vectors_address: int, vector_count: int, advice: int) -> int:
+    """Bytes of the `struct iovec` array at `vectors_address` that were completely processed.  Raises OSError."""
+    return _process_madvise(pidfd, vectors_address, vector_count, advice, 0)
+
+
+def mincore(address: int, length: int, residency_address: int) -> None:
+    """Write, for each page of the own mapping, a byte whose lowest bit says if it is in memory.  Raises OSError."""
+    _mincore(address, length, residency_address)
+
+
+def malloc_trim() -> None:
+    """Give memory that was freed back to the system.  Does nothing where the C library is not glibc."""
+    with suppress(AttributeError):
+        _LIBRARY.malloc_trim(0)

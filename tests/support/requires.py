@@ -1,0 +1,74 @@
+"""`require("root", "swap")`: skip a test, with the reason, where this host lacks a feature.
+
+MEMTHERM_REQUIRE=root,bpf (or `all`) turns the skip into a failure, so that CI cannot pass by skipping.
+MEMTHERM_WITHOUT=bpf,swap hides a feature from the product, and so from its tests too.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memtherm.linux.facts import HostFacts, probe_host
+
+
+def _lacks_swap(facts: HostFacts) -> str:
+    if "swap" in facts.hidden:
+        return "hidden by MEMTHERM_WITHOUT"
+    missing = [tool for tool in ("mkswap", "swapon", "swapoff") if shutil.which(tool) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed"
+    return "" if facts.effective_user_id == 0 else "only root may add swap"
+
+
+def _lacks_bpf(facts: HostFacts) -> str:
+    missing = [name for name in ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE") if name not in facts.capabilities]
+    lacks = {
+        "no BPF in this kernel": not facts.has_bpf,
+        "no BTF": not facts.has_btf,
+        "libbpf.so.1 not found": not facts.has_libbpf,
+        f"{', '.join(missing)} missing": bool(missing),
+    }
+    return "; ".join(text for text, is_lacking in lacks.items() if is_lacking)
+
+
+def _yes(is_there: bool, what: str) -> str:
+    return "" if is_there else what
+
+
+# Each answers why the feature is not there, or nothing.
+_REASONS: dict[str, Callable[[HostFacts], str]] = {
+    "root": lambda facts: _yes(facts.effective_user_id == 0, "not root"),
+    "bpf": _lacks_bpf,
+    "btf": lambda facts: _yes(facts.has_btf, "no /sys/kernel/btf/vmlinux"),
+    "libbpf": lambda facts: _yes(facts.has_libbpf, "libbpf.so.1 not found"),
+    "cc": lambda _: _yes(shutil.which("cc") is not None, "cc not installed"),
+    "clang": lambda _: _yes(shutil.which("clang") is not None, "clang not installed"),
+    "swap": _lacks_swap,
+    "zram": lambda _: _yes(Path("/sys/block/zram0").exists(), "no /dev/zram0"),
+    "pagemap_scan": lambda facts: _yes(facts.has_pagemap_scan, "no PAGEMAP_SCAN (new in 6.7)"),
+    "process_madvise": lambda facts: _yes(facts.has_process_madvise, "no process_madvise"),
+    "idle": lambda facts: _yes(facts.has_idle_bitmap, "no idle page tracking"),
+    "soft_dirty": lambda facts: _yes(facts.has_soft_dirty, "no soft-dirty tracking"),
+    "thp": lambda facts: _yes(facts.huge_pages.is_usable, f"huge pages: {facts.huge_pages.mode}"),
+    "psi": lambda facts: _yes(facts.memory_pressure.value is not None, facts.memory_pressure.reason),
+    "damon": lambda facts: _yes(facts.damon.is_present, "no DAMON sysfs tree"),
+}
+
+
+def lacking(*features: str) -> list[str]:
+    """Why this host cannot run a test that needs `features`: one text for each that is missing."""
+    facts = probe_host()
+    reasons = ((feature, _REASONS[feature](facts)) for feature in features)
+    return [f"{feature}: {reason}" for feature, reason in reasons if reason]
+
+
+def require(*features: str) -> None:
+    """Skip this test unless the host has all `features`; fail instead where MEMTHERM_REQUIRE names one that lacks."""
+    must_have = set(filter(None, os.environ.get("MEMTHERM_REQUIRE", "").split(",")))
+    for reason in lacking(*features):
+        if must_have & {"all", reason.partition(":")[0]}:
+            pytest.fail(f"required by MEMTHERM_REQUIRE, but {reason}", pytrace=False)
+        pytest.skip(reason)
