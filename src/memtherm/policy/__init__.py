@@ -1,0 +1,1 @@
+"""Policy files and scheme lines ↔ values.  No effect is possible from here."""
