@@ -18,7 +18,7 @@ PAGE_SIZE = 4096
 
 _REPOSITORY = Path(__file__).parents[2]
 _SOURCE = _REPOSITORY / "tests" / "system" / "workload.c"
-_COMPILER = ("cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
+_COMPILER = ("cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Progress:
     Attributes:
         passes: since its start.
         longest_pass_s: of the passes since the progress was last asked for.
-        busy_s: time in passes since its start.
+        busy_s, cpu_s: time in passes since its start, and CPU time of it.
+        longest_map_s, longest_fault_s: longest mmap or munmap, and page fault, of the probing thread since the
+            progress was last asked for; 0 without `--probe`.
     """
 
     passes: int
     longest_pass_s: float
     busy_s: float
+    cpu_s: float
+    longest_map_s: float
+    longest_fault_s: float
 
 
 class Workload:
@@ -42,6 +47,7 @@ class Workload:
     Attributes:
         pid: of the process.
         start, size_bytes: its one large mapping.
+        began_s: monotonic time of its first pass.
         hot_ranges: (start, end) addresses of the stripes; every page there is touched in each pass, no other page.
     """
 
@@ -50,6 +56,7 @@ class Workload:
         first = self._read()
         self.pid = int(first["pid"])
         self.start = int(first["start"])
+        self.began_s = float(first["began_s"])
         self.size_bytes = size_bytes
         self.hot_ranges = [(self.start + offset, self.start + offset + length) for offset, length in hot]
 
@@ -94,22 +101,25 @@ def workload(
     *,
     size_bytes: int,
     hot: Sequence[tuple[int, int]],
-    memory: Literal["anonymous", "shared", "file"] = "anonymous",
+    memory: Literal["anonymous", "shared", "file", "private-file"] = "anonymous",
     pages: Literal["small", "huge", "default"] = "small",
     access: Literal["read", "write"] = "read",
     period_s: float = 0.01,
+    extra: Sequence[str] = (),
 ) -> Iterator[Workload]:
     """Fill `size_bytes`, then touch one byte of each page of the `hot` stripes (offset, length) every `period_s`.
 
     It is in its passes when this returns its Workload, and gone when the block ends.  With memory="file" the mapping
-    is a shared one of a file on disk; its pages are clean unless access="write".  Needs `cc`.
+    is a shared one of a file on disk; its pages are clean unless access="write".  `extra` are further options of
+    the program, which stand at its top.  Needs `cc`.
     """
     # Not the default folder for temporary files: it may be in memory, and then no file in the sense of reclaim.
     with tempfile.TemporaryDirectory(prefix="memtherm-workload-", dir="/var/tmp") as folder:
         command = [str(compiled_workload()), "--size", str(size_bytes), "--memory", memory, "--pages", pages]
         command += ["--access", access, "--period", repr(period_s)]
         command += [part for offset, length in hot for part in ("--hot", f"{offset}:{length}")]
-        command += ["--path", f"{folder}/data"] if memory == "file" else []
+        command += ["--path", f"{folder}/data"] if memory in ("file", "private-file") else []
+        command += extra
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield Workload(process, size_bytes=size_bytes, hot=hot)

@@ -1,0 +1,106 @@
+"""What the engine needs from outside: to see accesses, to act, and the time."""
+
+from typing import Protocol
+
+from memtherm.core.census import PageBits
+from memtherm.core.plan import Outcome, PlannedAction
+from memtherm.core.ranges import Addresses, Flags
+from memtherm.core.regions import Range
+
+
+class Probe(Protocol):
+    """Sees accesses in one address space.
+
+    All methods raise TargetGone once the target has exited.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for conditions and lists: `bpf`, `smaps`, `simulated`."""
+
+    @property
+    def grain(self) -> str:
+        """`page`, or `mapping` where one answer covers a whole mapping."""
+
+    @property
+    def clearing(self) -> str:
+        """How bits are cleared at present: `cold`, `clear_refs` or `none`."""
+
+    @property
+    def unclear_share(self) -> float:
+        """Share of the pages looked at lately whose accessed bit could not be cleared, 0..1."""
+
+    @property
+    def min_sampling_interval_s(self) -> float:
+        """The shortest sampling interval at which clearing does not burden the target."""
+
+    @property
+    def generation(self) -> int:
+        """How often the target has replaced its memory by exec."""
+
+    def ranges(self) -> list[Range]:
+        """The ranges to watch, ascending and disjoint; looked up anew at each call."""
+
+    def clear(self, addresses: Addresses) -> None:
+        """Forget past accesses of these pages."""
+
+    def read(self, addresses: Addresses) -> Flags:
+        """Which of these pages were accessed since they were cleared."""
+
+    def close(self) -> None:
+        """Give up what the probe holds on the target."""
+
+
+class CensusProbe(Protocol):
+    """Sees every page of one address space at each look.
+
+    All methods raise TargetGone once the target has exited.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def clearing(self) -> str:
+        """How bits are cleared at present: `cold` or `clear_refs`."""
+
+    @property
+    def generation(self) -> int:
+        """How often the target has replaced its memory by exec."""
+
+    def ranges(self) -> list[Range]:
+        """The mappings, ascending and disjoint; looked up anew at each call."""
+
+    def look(self) -> PageBits:
+        """The accessed bits of every present page."""
+
+    def clear(self, bits: PageBits) -> PageBits:
+        """Clear these accessed bits.  Returns those that could not be cleared."""
+
+    def clear_everything(self, *, longest_stall_s: float) -> bool:
+        """From now on clear the whole address space at once, if that holds up the target for less than this."""
+
+    def close(self) -> None: ...
+
+
+class Actor(Protocol):
+    """Carries out planned actions on one target: guards, acts, verifies."""
+
+    def carry_out(self, planned: PlannedAction) -> Outcome:
+        """Raises TargetGone when the target has exited."""
+
+    def close(self) -> None:
+        """Give up what the actor holds on the target."""
+
+
+class Clock(Protocol):
+    """Time for a session; virtual in tests."""
+
+    def monotonic_s(self) -> float: ...
+
+    def epoch_s(self) -> float: ...
+
+    def cpu_s(self) -> float:
+        """CPU time of the calling thread, user and system."""
+
+    def sleep(self, duration_s: float) -> None: ...

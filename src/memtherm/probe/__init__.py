@@ -1,0 +1,1 @@
+"""Ways to see an access, one file each, and the choice among them."""
