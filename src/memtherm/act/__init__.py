@@ -1,0 +1,1 @@
+"""Ways to act, what must not be touched, and what really happened.  `apply.py` is the one path that acts."""

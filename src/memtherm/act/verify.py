@@ -1,0 +1,250 @@
+"""What an action really changed: looked at before and after, never taken from a system call's word.
+
+A neighbour's tool reported a gigabyte paged out on a host without swap, where nothing had changed.
+A target may also unmap, free, or end while it is acted on; what it gave up itself is not counted.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from memtherm.act.pieces import Pieces
+from memtherm.core.ranges import Addresses, Counts, Flags, overlap_bytes, sizes
+from memtherm.core.scheme import Action
+from memtherm.errors import NotPermitted
+from memtherm.linux.capabilities import missing
+from memtherm.linux.maps import DetailedMappings, MappingKind, Mappings, read_maps, read_smaps
+from memtherm.linux.page_cache import cached_bytes
+from memtherm.linux.page_flags import PageFlag, read_page_flags
+from memtherm.linux.pagemap import IN_MEMORY_OR_SWAP, PageCategory, Pagemap, frame_numbers, is_exclusive
+from memtherm.linux.process import Process
+from memtherm.linux.swap import read_meminfo
+from memtherm.units import PAGE_SIZE
+
+# Pages whose reclaim state is looked at after COLD, each about 15 µs: enough for a share to within 6 %.
+_COLD_LOOKS = 256
+# Read-ahead goes on after the call; what is not there after this time has not come soon enough to count.
+_READAHEAD_S = 0.05
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is acted on.
+
+    Attributes:
+        mappings: those that `pieces` refers to, as they were before.
+    """
+
+    process: Process
+    pagemap: Pagemap
+    pieces: Pieces
+    mappings: DetailedMappings
+
+
+class Effect(Protocol):
+    """The effect of one action: made, and so looked at, before it."""
+
+    @property
+    def possible_bytes(self) -> Counts:
+        """For each piece the bytes that the action can change."""
+
+    def applied_bytes(self) -> Counts:
+        """For each piece the bytes that it has changed, asked after it."""
+
+
+@dataclass(frozen=True)
+class _PageCounts:
+    """Bytes of each piece by what its pages are; the shared page of zeros holds nothing and is none of them."""
+
+    anonymous: Counts
+    file: Counts
+    swapped: Counts
+
+
+def _count_pages(subject: Subject) -> _PageCounts:
+    pieces = subject.pieces
+    runs = subject.pagemap.scan(
+        pieces.start,
+        pieces.end,
+        any_of=IN_MEMORY_OR_SWAP,
+        report=IN_MEMORY_OR_SWAP | PageCategory.FILE | PageCategory.ZERO,
+    )
+
+    def bytes_of(which: Flags) -> Counts:
+        return overlap_bytes(pieces.start, pieces.end, runs.starts[which], runs.ends[which])
+
+    is_present, is_file, is_zero = (
+        (runs.categories & np.uint64(category)) != 0
+        for category in (PageCategory.PRESENT, PageCategory.FILE, PageCategory.ZERO)
+    )
+    return _PageCounts(
+        anonymous=bytes_of(is_present & ~is_file & ~is_zero),
+        file=bytes_of(is_present & is_file),
+        swapped=bytes_of(~is_present),
+    )
+
+
+class PageoutEffect:
+    """Anonymous pages that are in swap now, and pages of files and of shared memory that are not mapped any more."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._before = _count_pages(subject)
+        self.possible_bytes: Counts = self._before.anonymous + self._before.file
+
+    def applied_bytes(self) -> Counts:
+        before, after = self._before, _count_pages(self._subject)
+        # Not what is no longer present: a target that frees memory, or ends, takes it away too.
+        to_swap = np.clip(after.swapped - before.swapped, 0, before.anonymous)
+        dropped = np.where(_are_mapped_still(self._subject), np.maximum(before.file - after.file, 0), 0)
+        applied: Counts = to_swap + dropped
+        return applied
+
+
+class ColdEffect:
+    """Pages that reclaim now holds for inactive and unused, estimated from a few of each piece."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        counts = _count_pages(subject)
+        self.possible_bytes: Counts = counts.anonymous + counts.file
+        # What cannot be verified is not done.  Without CAP_SYS_ADMIN pagemap shows no frame numbers.
+        if missing(("CAP_SYS_ADMIN",)):
+            raise NotPermitted("cannot verify cold: pagemap hides frame numbers", hint="run as root with CAP_SYS_ADMIN")
+        read_page_flags(np.zeros(0, np.uint64))
+
+    def applied_bytes(self) -> Counts:
+        pieces, pagemap = self._subject.pieces, self._subject.pagemap
+        runs = pagemap.scan(
+            pieces.start, pieces.end, any_of=PageCategory.PRESENT, report=PageCategory.PRESENT | PageCategory.ZERO
+        )
+        real = (runs.categories & np.uint64(PageCategory.ZERO)) == 0
+        start, end = runs.starts[real], runs.ends[real]
+        present = overlap_bytes(pieces.start, pieces.end, start, end)
+        pages = _some_pages(start, end, pieces)
+        if len(pages) == 0:
+            return np.zeros(len(pieces), np.int64)
+        entries = np.concatenate([pagemap.read(page, page + PAGE_SIZE) for page in pages.tolist()])
+        # Of a page that others map too the kernel takes no notice (damon-spec §5.2).
+        flags = read_page_flags(frame_numbers(entries))
+        is_cold = ((flags & np.uint64(PageFlag.ACTIVE | PageFlag.REFERENCED)) == 0) & is_exclusive(entries)
+        piece = pieces.holding(pages)
+        looks = np.bincount(piece, minlength=len(pieces))
+        share = np.bincount(piece, weights=is_cold, minlength=len(pieces)) / np.maximum(looks, 1)
+        return (np.minimum(present, self.possible_bytes) * share).astype(np.int64)
+
+
+class CollapseEffect:
+    """Growth of huge pages: of each piece by PAGEMAP_SCAN; before 6.7 of its mapping, shared out among its pieces."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._before = self._huge_bytes(subject.mappings)
+        self.possible_bytes: Counts = subject.pieces.size_bytes - self._before
+
+    def applied_bytes(self) -> Counts:
+        after = self._huge_bytes(None if self._subject.pagemap.uses_scan else read_smaps(self._subject.process))
+        grown: Counts = np.maximum(after - self._before, 0)
+        return grown
+
+    def _huge_bytes(self, mappings: DetailedMappings | None) -> Counts:
+        pieces = self._subject.pieces
+        if self._subject.pagemap.uses_scan:
+            runs = self._subject.pagemap.scan(
+                pieces.start, pieces.end, any_of=PageCategory.HUGE, report=PageCategory.HUGE
+            )
+            return overlap_bytes(pieces.start, pieces.end, runs.starts, runs.ends)
+        assert mappings is not None
+        starts = self._subject.mappings.mappings.starts
+        row = np.minimum(np.searchsorted(mappings.mappings.starts, starts), len(mappings) - 1)
+        huge = (mappings.anonymous_huge_bytes + mappings.file_huge_bytes)[row]
+        huge[mappings.mappings.starts[row] != starts] = 0
+        share = pieces.size_bytes / np.bincount(pieces.mapping, weights=pieces.size_bytes)[pieces.mapping]
+        return np.minimum(huge[pieces.mapping] * share, pieces.size_bytes).astype(np.int64)
+
+
+class WillneedEffect:
+    """Growth of the page cache for files and shared memory; for anonymous memory, of the host's swap cache."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        pieces = subject.pieces
+        self._is_cached = np.isin(
+            subject.mappings.mappings.kinds[pieces.mapping],
+            (MappingKind.PRIVATE_FILE, MappingKind.SHARED_FILE, MappingKind.SHARED_MEMORY),
+        )
+        self._cached = self._cached_bytes()
+        self._swapped = np.where(self._is_cached, 0, _count_pages(subject).swapped)
+        self._swap_cached_bytes = read_meminfo().get("SwapCached", 0)
+        self.possible_bytes: Counts = np.where(self._is_cached, pieces.size_bytes - self._cached, self._swapped)
+
+    def applied_bytes(self) -> Counts:
+        pieces = self._subject.pieces
+        deadline_s = time.monotonic() + _READAHEAD_S
+        while True:
+            cached = self._cached_bytes()
+            if time.monotonic() > deadline_s or (cached >= pieces.size_bytes)[self._is_cached].all():
+                break
+            time.sleep(_READAHEAD_S / 10)
+        in_swap_cache = max(0, read_meminfo().get("SwapCached", 0) - self._swap_cached_bytes)
+        share = min(1.0, in_swap_cache / max(1, int(self._swapped.sum())))
+        brought_in = np.maximum(cached - self._cached, 0)
+        return np.where(self._is_cached, brought_in, (self._swapped * share).astype(np.int64))
+
+    def _cached_bytes(self) -> Counts:
+        pieces, mappings = self._subject.pieces, self._subject.mappings.mappings
+        cached = np.zeros(len(pieces), np.int64)
+        for index in np.flatnonzero(self._is_cached).tolist():
+            row = int(pieces.mapping[index])
+            cached[index] = cached_bytes(
+                self._subject.process,
+                mapping=(int(mappings.starts[row]), int(mappings.ends[row])),
+                file_offset=int(mappings.offsets[row]),
+                start=int(pieces.start[index]),
+                end=int(pieces.end[index]),
+            )
+        return cached
+
+
+EFFECTS: dict[Action, type[PageoutEffect] | type[ColdEffect] | type[CollapseEffect] | type[WillneedEffect]] = {
+    Action.PAGEOUT: PageoutEffect,
+    Action.COLD: ColdEffect,
+    Action.COLLAPSE: CollapseEffect,
+    Action.WILLNEED: WillneedEffect,
+}
+
+
+def _are_mapped_still(subject: Subject) -> Flags:
+    """For each piece whether the same part of the same file is mapped there now."""
+    now, pieces = read_maps(subject.process), subject.pieces
+    if len(now) == 0:
+        return np.zeros(len(pieces), np.bool_)
+    then = subject.mappings.mappings
+    row = np.maximum(np.searchsorted(now.starts, pieces.start, side="right") - 1, 0)
+    is_inside = (now.starts[row] <= pieces.start) & (now.ends[row] >= pieces.end)
+    is_same_file = (now.devices[row] == then.devices[pieces.mapping]) & (now.inodes[row] == then.inodes[pieces.mapping])
+    # Of a mapping that has grown, or was split, the start has moved and the offset with it.
+    is_same_part = _file_base(now)[row] == _file_base(then)[pieces.mapping]
+    still: Flags = is_inside & is_same_file & is_same_part
+    return still
+
+
+def _file_base(mappings: Mappings) -> Addresses:
+    """Where the start of the file would lie; it wraps below 0, alike for equal ones."""
+    return mappings.starts - mappings.offsets
+
+
+def _some_pages(start: Addresses, end: Addresses, pieces: Pieces) -> Addresses:
+    """Pages spread evenly over ranges, of which each lies in one piece; and the first of each piece."""
+    pages = sizes(start, end) // PAGE_SIZE
+    total = int(pages.sum())
+    if total == 0:
+        return start[:0]
+    below = np.concatenate(([0], np.cumsum(pages)))
+    chosen = np.linspace(0, total - 1, min(_COLD_LOOKS, total)).astype(np.int64)
+    _, first_range = np.unique(pieces.holding(start), return_index=True)
+    chosen = np.union1d(chosen, below[first_range])
+    row = np.searchsorted(below, chosen, side="right") - 1
+    return start[row] + ((chosen - below[row]) * PAGE_SIZE).astype(np.uint64)
