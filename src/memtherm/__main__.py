@@ -1,0 +1,5 @@
+"""`python -m memtherm`."""
+
+from memtherm.cli.main import main
+
+main()

@@ -1,0 +1,275 @@
+"""Windows by census: look at every page, clear what was accessed, wait, look again."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
+from memtherm.core.census import FULL_RATE, Census, PageBits, page_count
+from memtherm.core.condense import Runs
+from memtherm.core.protocols import CensusProbe, Clock
+from memtherm.core.ranges import Counts
+from memtherm.core.snapshot import Conditions, Regions, rate_error
+from memtherm.session.windows import Stopped, Windows, concatenated, joined_names
+from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
+
+# Looks of a window where intervals fit themselves: rates in steps of a fifth, and ages to within five looks.
+_LOOKS = 5
+# The interval is left alone until the needed one is this much longer, or less than half of it.
+_ROOM = 1.25
+# Above this share of memory that cannot be cleared page by page, clearing everything is worth its cost,
+# where the target's own mmap waits no longer for it than this.
+_TOO_MUCH_STUCK = 0.1
+_LONGEST_STALL_S = 0.01
+# Sharing and locking may end: what did not clear is tried again this often.
+_RETRY_S = 60.0
+# A call that clears few units costs more for each than one that clears many.
+_ENOUGH_UNITS = 64
+# A look at the page table takes about as long as what follows it: counting, clearing, reading again.
+COST_OF_LOOK = 3
+
+
+class CensusWindows(Windows[CensusProbe]):
+    """Every page is counted; the interval between looks follows what a look costs."""
+
+    method = "census"
+
+    def __init__(
+        self,
+        probes: Mapping[int, CensusProbe],
+        *,
+        names: Mapping[int, str],
+        attributes: MonitoringAttributes,
+        clock: Clock,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__(probes, names=names, clock=clock)
+        self._attributes = attributes
+        self._rng = rng
+        self._interval_s = attributes.sampling_interval_s
+        self._nr_looks = _LOOKS if attributes.interval_goal else min(attributes.samples_per_window, FULL_RATE)
+        self._budget = _Budget(attributes.interval_goal)
+        self._census: dict[int, Census] = {}
+        self._unseen: set[int] = set()
+        self._update_at_s = clock.monotonic_s()
+        self._retry_at_s = clock.monotonic_s() + _RETRY_S
+        self._present_bytes: dict[int, int] = {}
+        self._runs: dict[int, Runs] = {}
+        for target in probes:
+            self._begin(target)
+
+    def take(self, stopped: Stopped) -> bool:
+        began_cpu_s = self._clock.cpu_s()
+        self._late_looks = 0
+        self._update_ranges()
+        began_cpu_s += self._look_at_past()
+        deadline_s = self._clock.monotonic_s() + self._interval_s
+        for _ in range(self._nr_looks):
+            deadline_s = self._wait(deadline_s, self._interval_s, stopped)
+            if stopped() or not self._probes:
+                return False
+            self._each(self._look_at)
+        now_s = self._clock.monotonic_s()
+        for target in self._probes:
+            self._census[target].close_window(now_s)
+            self._runs[target] = self._census[target].runs(limit=self._max_nr_regions())
+        self._budget.close_window(self._clock.cpu_s() - began_cpu_s, looks=self._nr_looks)
+        self._fit_interval()
+        return bool(self._probes)
+
+    def regions(self) -> Regions:
+        parts = [self._regions_of(target, self._runs[target]) for target in sorted(self._runs)]
+        return concatenated([self._regions_of(0, Runs.empty()), *parts])
+
+    def reset_age(self, regions: Regions, rows: Counts) -> None:
+        for target in np.unique(regions.target[rows]).tolist():
+            mine = rows[regions.target[rows] == target]
+            self._census[target].reset_age(regions.start[mine], regions.end[mine])
+            # Schemes further down the list see the new ages.
+            self._runs[target] = self._census[target].runs(limit=self._max_nr_regions())
+
+    def conditions(self) -> Conditions:
+        present = sum(self._present_bytes[target] for target in self._probes)
+        stuck = sum(self._census[target].stuck_bytes for target in self._probes)
+        uncovered = [(runs.size_bytes * (1 - runs.coverage)).sum() for runs in self._runs.values()]
+        total = sum(int(runs.size_bytes.sum()) for runs in self._runs.values())
+        return Conditions(
+            method=self.method,
+            probe=joined_names({target: probe.name for target, probe in self._probes.items()}),
+            clearing=joined_names({target: probe.clearing for target, probe in self._probes.items()}),
+            grain="page",
+            sampling_interval_s=self._interval_s,
+            aggregation_interval_s=self._interval_s * self._nr_looks,
+            samples=self._nr_looks,
+            late_samples=self._late_looks,
+            unclear_share=stuck / max(1, present),
+            uncovered_share=float(sum(uncovered)) / max(1, total),
+        )
+
+    def remove(self, target: int) -> None:
+        super().remove(target)
+        self._unseen.discard(target)
+        for column in (self._census, self._runs, self._present_bytes):
+            column.pop(target, None)
+
+    def _max_nr_regions(self) -> int:
+        return max(1, self._attributes.max_nr_regions // max(1, len(self._census)))
+
+    def _begin(self, target: int) -> None:
+        """Count the pages of a target from new."""
+        self._census[target] = Census()
+        self._census[target].start(self._clock.monotonic_s())
+        self._unseen.add(target)
+
+    def _look_at_past(self) -> float:
+        """The first look at each target: all bits are of the past, and are cleared in one go.
+
+        Returns its CPU time, which no budget counts: it is done once.
+        """
+        if not self._unseen:
+            return 0.0
+        began_cpu_s = self._clock.cpu_s()
+        reading_s = self._each(lambda target, probe: self._look_at(target, probe) if target in self._unseen else 0.0)
+        for target in self._unseen:
+            self._census[target].forget_looks()
+        self._unseen.clear()
+        self._budget.open_window()
+        if not self._budget.needed_interval_s:
+            self._budget.expect(sum(reading_s.values()) * COST_OF_LOOK)
+            self._fit_interval()
+        return self._clock.cpu_s() - began_cpu_s
+
+    def _look_at(self, target: int, probe: CensusProbe) -> float:
+        """One look at a target, and clearing; the CPU time of the look alone."""
+        census = self._census[target]
+        cpu_s = self._clock.cpu_s()
+        bits = probe.look()
+        reading_s = self._clock.cpu_s() - cpu_s
+        census.record(bits)
+        self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE
+        todo = census.pending(bits)
+        if probe.clearing == "clear_refs":
+            if len(todo):
+                probe.clear(todo)
+            census.note_all_cleared()
+            return reading_s
+        chosen = todo if target in self._unseen else self._affordable(todo)
+        cpu_s = self._clock.cpu_s()
+        stuck = probe.clear(chosen)
+        self._budget.note_clearing(
+            self._clock.cpu_s() - cpu_s, nr_units=len(chosen), nr_left_out=len(todo) - len(chosen)
+        )
+        census.note_cleared(chosen.address)
+        census.note_stuck(stuck.address, stuck.accessed)
+        return reading_s
+
+    def _affordable(self, todo: PageBits) -> PageBits:
+        """All of it, or a random share of its units where even the longest interval cannot bear all.
+
+        Units at random, so that each region has its share: its rate is estimated from those.
+        """
+        affordable = self._budget.affordable_units() / max(1, len(self._probes))
+        if len(todo) <= affordable:
+            return todo
+        return todo.take(self._rng.random(len(todo)) < affordable / len(todo))
+
+    def _update_ranges(self) -> None:
+        replaced = [target for target, probe in self._probes.items() if self._has_new_memory(target, probe)]
+        for target in replaced:
+            self._begin(target)
+        now_s = self._clock.monotonic_s()
+        if now_s < self._update_at_s and not replaced:
+            return
+        self._update_at_s = now_s + self._attributes.regions_update_interval_s
+        for target, ranges in self._each(lambda _, probe: probe.ranges()).items():
+            self._census[target].set_ranges(ranges)
+        self._each(self._review_clearing)
+        if now_s >= self._retry_at_s:
+            self._retry_at_s = now_s + _RETRY_S
+            for census in self._census.values():
+                census.forget_stuck()
+
+    def _review_clearing(self, target: int, probe: CensusProbe) -> None:
+        """Clear everything at once where too much is stuck, for as long as that does not hold up the target."""
+        census = self._census[target]
+        is_needed = census.stuck_bytes > _TOO_MUCH_STUCK * self._present_bytes.get(target, 0)
+        clears_everything = probe.clearing == "clear_refs"
+        # Asked again while it is done: the target may have grown.
+        if (clears_everything or is_needed) and probe.clear_everything(longest_stall_s=_LONGEST_STALL_S):
+            census.forget_stuck()
+
+    def _fit_interval(self) -> None:
+        self.needed_interval_s = needed_s = self._budget.needed_interval_s
+        goal = self._attributes.interval_goal
+        if goal is not None and not needed_s <= self._interval_s <= 2 * _ROOM * needed_s:
+            wanted_s = min(math.ceil(1000 * _ROOM * needed_s) / 1000, self._budget.longest_interval_s)
+            self._interval_s = max(wanted_s, goal.min_sampling_interval_s)
+
+    def _regions_of(self, target: int, runs: Runs) -> Regions:
+        looks = self._nr_looks
+        # Coverage is by units, so units are what the estimate has drawn.
+        drawn = np.maximum(runs.size_bytes / HUGE_PAGE_SIZE, 1) * runs.coverage * looks
+        error = np.where(runs.coverage >= 1, 0.0, rate_error(runs.rate, drawn) * np.sqrt(1 - runs.coverage))
+        return Regions(
+            target=np.full(len(runs), target, np.int32),
+            start=runs.start,
+            end=runs.end,
+            nr_accesses=np.rint(runs.rate * looks).astype(np.int64),
+            access_rate=runs.rate,
+            age_s=runs.age_s,
+            rate_error=error,
+        )
+
+
+class _Budget:
+    """What looks cost, and what the share of a CPU bears.
+
+    Attributes:
+        needed_interval_s: what all looks need between them to keep to the share, if all is cleared; 0 while unknown.
+    """
+
+    def __init__(self, goal: IntervalGoal | None) -> None:
+        self._has_goal = goal is not None
+        self._goal = goal or IntervalGoal()
+        self._fixed_s = 0.0
+        self._clearing_s = 0.0
+        self._unit_s = 0.0
+        self._window_clearing_s = 0.0
+        self._window_left_out = 0
+        self.needed_interval_s = 0.0
+
+    @property
+    def longest_interval_s(self) -> float:
+        """The goal's, or what reading alone needs with as much again for clearing."""
+        return max(self._goal.max_sampling_interval_s, 2 * self._fixed_s / self._goal.cpu_share)
+
+    def affordable_units(self) -> float:
+        """How many units can be cleared at each look of the longest interval."""
+        if not self._has_goal or not self._unit_s:
+            return math.inf
+        return (self._goal.cpu_share * self.longest_interval_s - self._fixed_s) / self._unit_s
+
+    def expect(self, look_s: float) -> None:
+        """What a look will cost, before there was a window."""
+        self._fixed_s = look_s
+        self.needed_interval_s = look_s / self._goal.cpu_share
+
+    def note_clearing(self, cpu_s: float, *, nr_units: int, nr_left_out: int) -> None:
+        self._window_clearing_s += cpu_s
+        self._window_left_out += nr_left_out
+        if nr_units >= _ENOUGH_UNITS:
+            self._unit_s = cpu_s / nr_units
+
+    def open_window(self) -> None:
+        self._window_clearing_s, self._window_left_out = 0.0, 0
+
+    def close_window(self, cpu_s: float, *, looks: int) -> None:
+        """Take in what a window has cost."""
+        fixed_s = (cpu_s - self._window_clearing_s) / looks
+        clearing_s = (self._window_clearing_s + self._window_left_out * self._unit_s) / looks
+        # Half, so that one dear window does not move everything.
+        self._fixed_s += (fixed_s - self._fixed_s) / 2
+        self._clearing_s += (clearing_s - self._clearing_s) / 2
+        self.needed_interval_s = (self._fixed_s + self._clearing_s) / self._goal.cpu_share
+        self.open_window()

@@ -1,0 +1,142 @@
+"""A running monitor: its thread, its lifetime, and the reports that it hands out."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+
+from memtherm.core.report import Report
+from memtherm.core.snapshot import Snapshot, TargetInfo
+from memtherm.linux.libc import malloc_trim
+from memtherm.session.loop import MonitorLoop
+
+# A reader that is slower than the windows gets the newest; 64 windows are 6 s at the default intervals.
+_KEPT_REPORTS = 64
+_REPORTS_TO_TRIM = 256
+
+
+class Session:
+    """Watches from `with` to its end, in a thread of its own.
+
+    Reports wait for the reader; a reader that is too slow loses the oldest ones and is told how many.
+    An error of the watching thread is raised in the reader.
+
+    Attributes:
+        targets: what is watched.
+        reasons: why it is watched this way, in sentences.
+
+    Example:
+        >>> with memtherm.monitor(pid=4242) as session:
+        ...     for snapshot in session.snapshots(limit=10):
+        ...         print(snapshot.working_set_bytes(min_access_rate=0.05))
+    """
+
+    def __init__(
+        self, loop: MonitorLoop, *, targets: tuple[TargetInfo, ...], reasons: tuple[str, ...], held: ExitStack
+    ) -> None:
+        self.targets = targets
+        self.reasons = reasons
+        self._loop = loop
+        self._held = held
+        self._waiting: deque[Report] = deque()
+        self._changed = threading.Condition()
+        self._nr_lost = 0
+        self._stop = threading.Event()
+        self._ended = False
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="memtherm", daemon=True)
+        self._started = False
+
+    def __enter__(self) -> Session:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def reports(self, *, limit: int | None = None) -> Iterator[Report]:
+        """Reports as they come, at most `limit`; ends when all targets are gone or the session is closed."""
+        self._start()
+        given = 0
+        while limit is None or given < limit:
+            report = self._next()
+            if report is None:
+                return
+            given += 1
+            yield report
+
+    def snapshots(self, *, limit: int | None = None) -> Iterator[Snapshot]:
+        """Only the snapshots of `reports`."""
+        for report in self.reports(limit=limit):
+            yield report.snapshot
+
+    @property
+    def last_events(self) -> tuple[str, ...]:
+        """What happened after the last report, such as the exit of the last target."""
+        return self._loop.last_events()
+
+    @property
+    def all_gone(self) -> bool:
+        """Whether every target has exited."""
+        return self._loop.all_gone
+
+    def close(self) -> None:
+        """Stop watching and give up what is held on the targets.  May be called more than once."""
+        self._stop.set()
+        if self._started:
+            self._thread.join()
+        else:
+            self._release()
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for number, report in enumerate(self._loop.reports(stopped=self._stop.is_set)):
+                self._put(report)
+                if number % _REPORTS_TO_TRIM == 0:
+                    # Loading the BPF object and the first look at all memory leave 15 to 20 MiB free behind them.
+                    malloc_trim()
+        except BaseException as problem:  # handed over to the reader, whatever it is
+            self._problem = problem
+        finally:
+            self._release()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _release(self) -> None:
+        self._loop.close()
+        self._held.close()
+
+    def _put(self, report: Report) -> None:
+        with self._changed:
+            self._waiting.append(report)
+            if len(self._waiting) > _KEPT_REPORTS:
+                self._waiting.popleft()
+                self._nr_lost += 1
+            self._changed.notify_all()
+
+    def _next(self) -> Report | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            if self._waiting:
+                report, lost = self._waiting.popleft(), self._nr_lost
+                self._nr_lost = 0
+                if lost:
+                    told = f"{lost} reports were lost: the reader is slower than the windows"
+                    report = replace(report, events=(*report.events, told))
+                return report
+            if self._problem is not None:
+                problem, self._problem = self._problem, None
+                raise problem
+            return None

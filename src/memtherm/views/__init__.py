@@ -1,0 +1,1 @@
+"""Snapshots → rows and strips: numbers for people.  Imports `core` and `units` only."""
