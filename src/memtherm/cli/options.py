@@ -1,0 +1,101 @@
+"""Options that several commands share, and the types that read text with units."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from memtherm.errors import InvalidInput
+from memtherm.units import parse_time
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_REGION_COUNT = click.IntRange(3, 1_000_000)
+
+
+class Time(click.ParamType[float]):
+    """`5ms`, `2s`, `10min` → seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_time(str(value))
+        except InvalidInput as problem:
+            self.fail(f"{problem}; {problem.hint}", param, ctx)
+
+
+class WithProgram(click.Command):
+    """A command that takes a program to start after `--`, as the parameter `program`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        program: tuple[str, ...] = ()
+        if "--" in args:
+            border = args.index("--")
+            args, program = args[:border], tuple(args[border + 1 :])
+            if not program:
+                ctx.fail("no program after `--`")
+        rest = super().parse_args(ctx, args)
+        ctx.params["program"] = program
+        return rest
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- PROGRAM ...]"]
+
+
+def target_options(command: _Command) -> _Command:
+    """`--pid` and `--name`: what to watch."""
+    for decorate in (
+        click.option(
+            "--name", "names", metavar="NAME", multiple=True, help="Processes with exactly this name; may be repeated."
+        ),
+        click.option("--pid", "pids", metavar="PID", multiple=True, type=int, help="A process; may be repeated."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def interval_options(command: _Command) -> _Command:
+    """DAMON's intervals and limits; an option that is not given leaves the policy's or the default value."""
+    for decorate in (
+        click.option(
+            "--max-regions", "max_nr_regions", type=_REGION_COUNT, metavar="N", help="Most regions.  [default: 1000]"
+        ),
+        click.option(
+            "--min-regions", "min_nr_regions", type=_REGION_COUNT, metavar="N", help="Fewest regions.  [default: 10]"
+        ),
+        click.option(
+            "--update",
+            "regions_update_interval_s",
+            type=Time(),
+            help="Time between looks at the mappings.  [default: 1s]",
+        ),
+        click.option(
+            "--aggregation",
+            "aggregation_interval_s",
+            type=Time(),
+            help="Length of a window.  [default: fits itself]",
+        ),
+        click.option(
+            "--sampling", "sampling_interval_s", type=Time(), help="Time between looks.  [default: it fits itself]"
+        ),
+        click.option(
+            "--method",
+            type=click.Choice(["auto", "census", "sampling"]),
+            help="Count every page, or let one speak for its region; auto counts while 1 % of a CPU is enough.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def probe_option(command: _Command) -> _Command:
+    option = click.option(
+        "--probe",
+        type=click.Choice(["auto", "bpf", "smaps"]),
+        default="auto",
+        show_default=True,
+        help="The way to see accesses; auto takes the best that this host offers.",
+    )
+    return option(command)

@@ -1,0 +1,127 @@
+"""`memtherm run`: let schemes act; a dry run unless told to apply."""
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memtherm.cli.options import Time, WithProgram, interval_options, probe_option, target_options
+
+if TYPE_CHECKING:
+    from memtherm.policy.values import Policy
+
+
+@click.command("run", cls=WithProgram, short_help="Let schemes act; a dry run unless told to apply.")
+@click.argument("policy_path", metavar="[POLICY]", required=False)
+@click.option(
+    "--scheme",
+    "lines",
+    metavar="LINE",
+    multiple=True,
+    help="A scheme: 'min-size max-size min-rate max-rate min-age max-age action'; may be repeated.",
+)
+@target_options
+@click.option("--apply", is_flag=True, help="Act.  Without it nothing is changed.")
+@click.option("--duration", "duration_s", type=Time(), help="Stop after this time.")
+@interval_options
+@probe_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each window.")
+@click.option("--every", "every_s", type=Time(), default="1s", show_default=True, help="Time between screens of text.")
+def command(
+    *,
+    policy_path: str | None,
+    lines: tuple[str, ...],
+    program: tuple[str, ...],
+    pids: tuple[int, ...],
+    names: tuple[str, ...],
+    apply: bool,
+    **options: Any,
+) -> None:
+    """Let the schemes of a POLICY file, or those of --scheme, act on a program.
+
+    \b
+    memtherm run policy.toml                             # dry run on the policy's targets
+    memtherm run policy.toml --pid 4242 --apply
+    memtherm run --scheme '4K max 0% 0% 2min max pageout' --name server --apply
+    memtherm run policy.toml --apply -- ./server --port 80
+
+    In a scheme line `min`, `max` and a bare `0` mean no bound; `0%` means never accessed.
+    A program given after `--` is ended with the run.  Its output goes to standard error; where it ends by
+    itself, its exit status becomes ours.
+    """
+    from memtherm.cli.child import exit_status, started
+    from memtherm.cli.watch import attributes_from, check_targets, chosen_pids
+    from memtherm.session.open import choose_way, monitor
+
+    show = _Show(as_json=options.pop("as_json"), every_s=options.pop("every_s"), duration_s=options.pop("duration_s"))
+    probe = options.pop("probe")
+    policy = _policy(policy_path, lines)
+    _warn(policy, apply=apply)
+    attributes = attributes_from(options, policy.attributes)
+    check_targets(pids, names, program)
+    # A program is started only when it can be watched at once.
+    choose_way(probe, attributes=attributes, schemes=policy.schemes, apply=apply)
+    with started(program) as child:
+        pid = chosen_pids(pids, child)
+        with monitor(pid=pid, name=names, policy=policy, apply=apply, attributes=attributes, probe=probe) as session:
+            show.all(session)
+        if child is not None:
+            sys.exit(exit_status(child, has_ended=session.all_gone))
+
+
+def _policy(path: str | None, lines: tuple[str, ...]) -> "Policy":
+    """The policy of the file, or one of the lines."""
+    from memtherm.errors import InvalidInput
+    from memtherm.policy.file import load_policy
+    from memtherm.policy.scheme_line import parse_scheme_lines
+    from memtherm.policy.values import Policy
+
+    if (path is None) == (not lines):
+        what = "both a policy file and --scheme were given" if lines else "neither a policy file nor --scheme was given"
+        raise InvalidInput(what, hint="give one of the two, such as --scheme '4K max 0% 0% 2min max pageout'")
+    if path is not None:
+        return load_policy(path)
+    return Policy(schemes=parse_scheme_lines("\n".join(lines), source="--scheme"))
+
+
+def _warn(policy: "Policy", *, apply: bool) -> None:
+    from memtherm.policy.explain import warnings
+
+    for warning in warnings(policy):
+        print(f"memtherm: warning: {warning}", file=sys.stderr)
+    if not apply:
+        print("memtherm: dry run: nothing is changed without --apply", file=sys.stderr)
+
+
+class _Show:
+    """Prints a session's reports until it ends or its time is up."""
+
+    def __init__(self, *, as_json: bool, every_s: float, duration_s: float | None) -> None:
+        self._as_json = as_json
+        self._every_s = every_s
+        self._duration_s = duration_s
+
+    def all(self, session: Any) -> None:
+        from memtherm.cli.screen import Screen, print_events, scheme_line
+        from memtherm.views.plain import plain_report
+
+        screen = Screen(every_s=self._every_s)
+        for reason in session.reasons:
+            print(f"memtherm: {reason}", file=sys.stderr)
+        end_s = float("inf") if self._duration_s is None else time.monotonic() + self._duration_s
+        report = None
+        for report in session.reports():
+            print_events(report.events)
+            if self._as_json:
+                print(json.dumps(plain_report(report)), flush=True)
+            else:
+                screen.show(report)
+            if time.monotonic() >= end_s:
+                break
+        print_events(session.last_events)
+        if report is not None and not self._as_json:
+            print("in all:")
+            for scheme in report.schemes:
+                print(scheme_line(scheme))

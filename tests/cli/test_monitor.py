@@ -1,0 +1,97 @@
+"""`memtherm monitor`: its lines, its words, its end."""
+
+import pytest
+
+from support.children import Child
+from support.command import assert_refused, forked, memtherm
+
+SNAPSHOT_KEYS = {"time_s", "targets", "working_set_bytes", "conditions", "regions"}
+REGION_KEYS = {"target", "start", "end", "size_bytes", "nr_accesses", "access_rate", "age_s"}
+CONDITION_KEYS = {
+    "method", "probe", "clearing", "grain", "sampling_interval_s", "aggregation_interval_s", "samples", "late_samples",
+    "window_s", "agent_cpu_s", "agent_cpu_percent", "unclear_share",
+}  # fmt: skip
+
+
+def test_json_is_a_line_for_each_snapshot(target: Child) -> None:
+    result = memtherm("monitor", "--json", "-n", "3", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    snapshots = result.json_lines()
+    assert len(snapshots) == 3
+    for snapshot in snapshots:
+        assert snapshot.keys() == SNAPSHOT_KEYS
+        assert snapshot["targets"][0]["pid"] == target.pid
+        assert snapshot["conditions"].keys() >= CONDITION_KEYS
+        assert snapshot["conditions"]["samples"] >= 1
+        assert 0 <= snapshot["conditions"]["agent_cpu_percent"] <= 100
+        assert snapshot["regions"][0].keys() == REGION_KEYS
+        assert all(0 <= region["access_rate"] <= 1 for region in snapshot["regions"])
+        assert snapshot["working_set_bytes"] > 0
+
+
+def test_text_has_a_strip_and_rows(target: Child) -> None:
+    result = memtherm("monitor", "-n", "1", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    assert f"(pid {target.pid})" in result.stdout
+    assert "cold │" in result.stdout
+    assert "address       size    rate  age" in result.stdout
+    assert "memtherm: watching by " in result.stderr
+
+
+def test_intervals_are_as_asked(target: Child) -> None:
+    words = ("--json", "-n", "1", "--probe", "smaps", "--sampling", "250ms", "--aggregation", "500ms")
+    conditions = forked("monitor", *words, "--pid", str(target.pid)).json_lines()[0]["conditions"]
+    assert conditions["probe"] == "smaps"
+    assert conditions["grain"] == "mapping"
+    assert conditions["sampling_interval_s"] == 0.25
+    assert conditions["aggregation_interval_s"] == 0.5
+    assert conditions["samples"] == 2
+
+
+def test_a_longer_sampling_interval_alone_makes_longer_windows(target: Child) -> None:
+    words = ("monitor", "--json", "-n", "1", "--sampling", "10ms", "--pid", str(target.pid))
+    assert forked(*words).json_lines()[0]["conditions"]["aggregation_interval_s"] == pytest.approx(0.2)
+
+
+def test_several_targets_by_name_and_pid(target: Child) -> None:
+    with Child() as other:
+        other.rename("mt-cli-other")
+        words = ("--json", "-n", "1", "--pid", str(target.pid), "--name", "mt-cli-other")
+        snapshot = forked("monitor", *words).json_lines()[0]
+    assert {one["pid"] for one in snapshot["targets"]} == {target.pid, other.pid}
+    assert {region["target"] for region in snapshot["regions"]} == {0, 1}
+
+
+def test_without_a_target() -> None:
+    assert_refused(memtherm("monitor"), 2, "no target was named")
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "text"),
+    [
+        (["--pid", "0"], 2, "0 is not a process id"),
+        (["--pid", "-5"], 2, "-5"),
+        (["--pid=-5"], 2, "-5 is not a process id"),
+        (["--pid", "abc"], 2, "'abc' is not a valid integer"),
+        (["--pid", "99999999"], 4, "process 99999999 is gone"),
+        (["--pid", "2"], 2, "kernel thread"),
+        (["--name", "no-such-name-at-all"], 4, "no process has the name"),
+        (["--name", ""], 4, "no process has the name"),
+        (["--pid", "PID", "--sampling", "0"], 2, "leaves the monitor no rest"),
+        (["--pid", "PID", "--sampling", "10us"], 2, "100 us is the least"),
+        (["--pid", "PID", "--sampling", "-1s"], 2, "'-1s' is not a time"),
+        (["--pid", "PID", "--sampling", "1x"], 2, "unknown time unit 'x'"),
+        (["--pid", "PID", "--sampling", "5"], 2, "a time needs a unit"),
+        (["--pid", "PID", "--sampling", "nan"], 2, "'nan' is not a time"),
+        (["--pid", "PID", "--sampling", "1s", "--aggregation", "100ms"], 2, "is longer than the aggregation interval"),
+        (["--pid", "PID", "--min-regions", "0"], 2, "--min-regions"),
+        (["--pid", "PID", "--min-regions", "100", "--max-regions", "50"], 2, "min_nr_regions (100) is more than"),
+        (["--pid", "PID", "--max-regions", "9999999999"], 2, "--max-regions"),
+        (["--pid", "PID", "--limit", "0"], 2, "--limit"),
+        (["--pid", "PID", "--probe", "magic"], 2, "magic"),
+        (["--pid", "PID", "extra"], 2, "extra"),
+    ],
+)
+def test_impossible_values(target: Child, words: list[str], exit_code: int, text: str) -> None:
+    words = [str(target.pid) if word == "PID" else word for word in words]
+    assert_refused(forked("monitor", *words), exit_code, text)

@@ -1,0 +1,98 @@
+"""`memtherm run`: what it acts with, what it refuses, what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from support.children import Child
+from support.command import assert_refused, forked, memtherm
+
+REPORT_KEYS = {"time_s", "targets", "nr_regions", "working_set_bytes", "schemes", "events", "conditions"}
+SCHEME_KEYS = {"name", "action", "matched_bytes", "tried_bytes", "applied_bytes", "refused", "total"}
+TOTAL_KEYS = {"nr_tried", "tried_bytes", "nr_applied", "applied_bytes", "refused_bytes"}
+STAT_LINE = "4K max 0% 0% 0 max stat"
+UNBOUNDED_LINE = "4K max min max 2s max {}"
+
+
+def test_a_policy_file(target: Child, good_policy: str) -> None:
+    result = memtherm("run", good_policy, "--json", "--duration", "300ms", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    assert "dry run: nothing is changed without --apply" in result.stderr
+    reports = result.json_lines()
+    assert len(reports) >= 2
+    for report in reports:
+        assert report.keys() == REPORT_KEYS
+        assert report["schemes"][0].keys() == SCHEME_KEYS
+        assert report["schemes"][0]["total"].keys() == TOTAL_KEYS
+        assert report["schemes"][0]["name"] == "count what is cold"
+
+
+def test_schemes_of_the_command_line(target: Child) -> None:
+    words = ("--scheme", STAT_LINE, "--scheme", "2M max 50 max 0 max stat", "--duration", "200ms")
+    result = forked("run", *words, "--json", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    assert [scheme["name"] for scheme in result.json_lines()[-1]["schemes"]] == ["scheme 1 (stat)", "scheme 2 (stat)"]
+
+
+def test_text_sums_up(target: Child) -> None:
+    result = memtherm("run", "--scheme", STAT_LINE, "--duration", "200ms", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    assert "in all:\nscheme 1 (stat): matches " in result.stdout
+
+
+def test_the_policy_names_the_target(target: Child, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(f'version = 1\n[[target]]\npid = {target.pid}\n[[scheme]]\naction = "stat"\n')
+    result = forked("run", str(path), "--json", "--duration", "100ms")
+    assert result.exit_code == 0
+    assert result.json_lines()[0]["targets"][0]["pid"] == target.pid
+
+
+def test_a_dry_run_changes_nothing_and_says_what_it_would_do(target: Child) -> None:
+    words = ("--scheme", "4K max 0% 0% 100ms max cold", "--json", "--duration", "600ms", "--pid", str(target.pid))
+    schemes = [report["schemes"][0] for report in forked("run", *words).json_lines()]
+    assert all(scheme["applied_bytes"] == 0 for scheme in schemes)
+    reasons = {refusal["reason"] for scheme in schemes for refusal in scheme["refused"]}
+    assert len(reasons) == 1
+    assert "targets below 64.0 MiB are left alone" in reasons.pop()
+
+
+def test_neither_policy_nor_scheme(target: Child) -> None:
+    assert_refused(forked("run", "--pid", str(target.pid)), 2, "neither a policy file nor --scheme")
+
+
+def test_both_policy_and_scheme(target: Child, good_policy: str) -> None:
+    words = ("run", good_policy, "--scheme", STAT_LINE, "--pid", str(target.pid))
+    assert_refused(forked(*words), 2, "both a policy file and --scheme")
+
+
+def test_a_wrong_policy_starts_nothing(bad_policy: str, tmp_path: Path) -> None:
+    result = memtherm("run", bad_policy, "--", "touch", str(tmp_path / "was-started"))
+    assert result.exit_code == 2
+    assert "problems" in result.stderr
+    assert not (tmp_path / "was-started").exists()
+
+
+def test_a_wrong_scheme(target: Child) -> None:
+    words = ("run", "--scheme", "4K max 10% 5% 2min max pageut", "--pid", str(target.pid))
+    assert_refused(forked(*words), 2, "min-rate 10% is above max-rate 5%", "'pageut' is not an action")
+
+
+def test_no_target(good_policy: str) -> None:
+    assert_refused(forked("run", good_policy), 2, "no target was named")
+
+
+@pytest.mark.parametrize("action", ["pageout", "cold"])
+def test_memory_of_any_heat_is_not_acted_on_by_mistake(target: Child, action: str) -> None:
+    words = ("run", "--scheme", UNBOUNDED_LINE.format(action), "--pid", str(target.pid))
+    assert_refused(forked(*words, "--apply"), 2, "without an upper bound of the access rate", "0% 0%", "100%")
+    dry = forked(*words, "--duration", "100ms")
+    assert dry.exit_code == 0
+    assert "warning: " in dry.stderr
+    assert "hot memory" in dry.stderr
+
+
+def test_memory_of_any_heat_where_it_is_meant(target: Child) -> None:
+    # The target is below the size that anything is done to.
+    words = ("--scheme", "4K max 0% 100% 100ms max cold", "--apply", "--duration", "100ms", "--pid", str(target.pid))
+    assert forked("run", *words).exit_code == 0
