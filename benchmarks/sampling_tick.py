@@ -1,0 +1,58 @@
+"""CPU time of one sampling tick over 1000 regions of a 1 GiB process: clear, read, bookkeeping."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from memtherm.core.attributes import MonitoringAttributes
+from memtherm.core.sampling import Sampler
+from memtherm.linux.process import open_process
+from memtherm.probe.bpf import BpfProbe
+from support.workload import workload
+
+REGIONS = 1000
+SIZE_BYTES = 1 << 30
+HOT = [(200 << 20, 64 << 20), (700 << 20, 64 << 20)]
+TICKS = 400
+
+
+def cpu_ms(step: Callable[[], object]) -> tuple[float, object]:
+    began_s = time.thread_time()
+    result = step()
+    return 1000 * (time.thread_time() - began_s), result
+
+
+def main() -> None:
+    attributes = MonitoringAttributes(min_nr_regions=REGIONS, max_nr_regions=REGIONS)
+    with workload(size_bytes=SIZE_BYTES, hot=HOT, period_s=0.002) as child, open_process(child.pid) as process:
+        probe = BpfProbe(process)
+        sampler = Sampler(attributes, rng=np.random.default_rng(1))
+        sampler.set_ranges([(child.start, child.end)])
+        rows: dict[str, list[float]] = {name: [] for name in ("draw", "clear", "read", "record", "window")}
+        for _ in range(TICKS):
+            cost, addresses = cpu_ms(sampler.draw_addresses)
+            rows["draw"].append(cost)
+            assert isinstance(addresses, np.ndarray)
+            rows["clear"].append(cpu_ms(lambda a=addresses: probe.clear(a))[0])
+            time.sleep(attributes.sampling_interval_s)
+            cost, accessed = cpu_ms(lambda a=addresses: probe.read(a))
+            rows["read"].append(cost)
+            rows["record"].append(cpu_ms(lambda a=accessed: sampler.record(a))[0])
+            if sampler.window_is_complete:
+                rows["window"].append(
+                    cpu_ms(lambda: (sampler.close_window(), sampler.regions(), sampler.open_window()))[0]
+                )
+        probe.close()
+    tick = statistics.median(map(sum, zip(rows["draw"], rows["clear"], rows["read"], rows["record"], strict=True)))
+    print(f"{'part':<34} {'median':>9} {'p95':>9}   ms of CPU, {len(sampler.table)} regions")
+    for name, values in rows.items():
+        print(f"{name:<34} {statistics.median(values):9.3f} {np.percentile(values, 95):9.3f}")
+    print(f"{'a tick in all (bar: < 4)':<34} {tick:9.3f}")
+    bookkeeping = statistics.median(rows["draw"]) + statistics.median(rows["record"])
+    print(f"{'of it bookkeeping':<34} {bookkeeping:9.3f}")
+
+
+if __name__ == "__main__":
+    main()
