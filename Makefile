@@ -31,7 +31,7 @@ bpf: ## Build the BPF object again
 	@scripts/setup.sh bpf
 	bpf/build.sh
 
-bench: ## All benchmarks, with the machine and the versions that the numbers belong to
+bench: ## All benchmarks, about 16 minutes, and docs/benchmarks.md; ARGS=--quick takes 2 and writes no docs
 	@scripts/setup.sh test
 	@scripts/bench.sh $(ARGS)
 

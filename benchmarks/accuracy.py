@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.support.agent import METHODS, Agent, Usage
+from benchmarks.support.agent import METHODS, Agent, MonitorEnded, Usage
 from benchmarks.support.cases import CASES, LONG_AGES, Case
-from benchmarks.support.machine import available_bytes, conditions, save
+from benchmarks.support.machine import available_bytes, conditions, load, save
 from benchmarks.support.tables import accuracy_table, shortfalls
 from benchmarks.support.truth import Score, Truth
 
@@ -33,7 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cases, below two minutes")
     parser.add_argument("--only", metavar="TEXT", help="cases whose name holds this")
+    parser.add_argument("--again", metavar="TEXT", help="as --only, and put the rows in place of those of the last run")
     arguments = parser.parse_args()
+    arguments.only = arguments.only or arguments.again
     cases = [case for case in CASES if arguments.only is None or arguments.only in case.name]
     if arguments.quick:
         cases = [case for case in cases if case.is_quick or arguments.only]
@@ -42,13 +44,23 @@ def main() -> None:
     with ExitStack() as stack:
         long_ages = _Watch(LONG_AGES, "census", stack) if not arguments.quick and not arguments.only else None
         for case in cases:
-            for row in measured(case, run_s=min(case.run_s, _QUICK_RUN_S) if arguments.quick else case.run_s):
-                rows.append(row)
-                print(accuracy_table([row]).splitlines()[-1], flush=True)
+            try:
+                for row in measured(case, run_s=min(case.run_s, _QUICK_RUN_S) if arguments.quick else case.run_s):
+                    rows.append(row)
+                    print(accuracy_table([row]).splitlines()[-1], flush=True)
+            except MonitorEnded as problem:
+                rows.append({"case": case.name, "method": "all", "skipped": f"a monitor ended: {problem}"})
         if long_ages is not None:
             rows.append(long_ages.row(after_s=LONG_AGES.run_s))
     print(f"\n{accuracy_table(rows)}\n\n{shortfalls(rows)}")
-    print(f"\nwrote {save('accuracy', began=began, is_quick=arguments.quick or bool(arguments.only), rows=rows)}")
+    is_quick = arguments.quick or arguments.only is not None
+    if arguments.again:
+        last = load("accuracy")
+        names = {row["case"] for row in rows}
+        rows = [row for row in last["rows"] if row["case"] not in names] + rows
+        began = last["conditions"] | {f"again: {arguments.again}": f"{began['memtherm']}, load {began['load before']}"}
+        is_quick = last["is_quick"]
+    print(f"\nwrote {save('accuracy', began=began, is_quick=is_quick, rows=rows)}")
 
 
 def measured(case: Case, *, run_s: float) -> Iterator[dict[str, Any]]:
@@ -109,7 +121,7 @@ class _Watch:
         if self._case.move_every_s >= 2:
             row |= _delays(truth, snapshots)
         if self._case.hot[0][1] == self._case.move_bytes:
-            row |= _age_errors(truth.age_errors_s(snapshots[-1], since_s=snapshots[0].time_s), snapshots[-1])
+            row |= _age_errors(truth, snapshots)
         return row
 
 
@@ -165,9 +177,10 @@ def _delays(truth: Truth, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
     }
 
 
-def _age_errors(found: Sequence[tuple[float, float]], last: Snapshot) -> dict[str, Any]:
-    """Of memory that has been idle for at least a window; the worst, and by how old it was."""
-    window_s = last.conditions.window_s
+def _age_errors(truth: Truth, snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """Of memory that has been idle for at least a window; the worst, also in windows as long as the longest."""
+    found = truth.age_errors_s(snapshots[-1], since_s=snapshots[0].time_s)
+    window_s = max(one.conditions.window_s for one in snapshots)
     old = [(true_s, error_s) for true_s, error_s in found if true_s >= max(1.0, window_s)]
     if not old:
         return {}

@@ -50,7 +50,7 @@ LOADS = (
         size_bytes=512 * MIB,
         hot_bytes=64 * MIB,
         period_s=0.001,
-        methods=("census", "sampling", "sampling, DAMON's 5 ms / 100 ms"),
+        methods=("census", "sampling, DAMON's 5 ms / 100 ms"),
     ),
     Load(name="512 MiB hot of 1 GiB", size_bytes=1024 * MIB, hot_bytes=512 * MIB, period_s=0.012),
     Load(name="256 MiB hot of 512 MiB, THP", size_bytes=512 * MIB, hot_bytes=256 * MIB, period_s=0.008, pages="huge"),

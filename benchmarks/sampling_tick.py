@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,12 @@ def cpu_ms(step: Callable[[], object]) -> tuple[float, object]:
     return 1000 * (time.thread_time() - began_s), result
 
 
+def next_window(sampler: Sampler) -> None:
+    sampler.close_window()
+    sampler.regions()
+    sampler.open_window()
+
+
 def main() -> None:
     attributes = MonitoringAttributes(min_nr_regions=REGIONS, max_nr_regions=REGIONS)
     with workload(size_bytes=SIZE_BYTES, hot=HOT, period_s=0.002) as child, open_process(child.pid) as process:
@@ -35,15 +42,14 @@ def main() -> None:
             cost, addresses = cpu_ms(sampler.draw_addresses)
             rows["draw"].append(cost)
             assert isinstance(addresses, np.ndarray)
-            rows["clear"].append(cpu_ms(lambda a=addresses: probe.clear(a))[0])
+            rows["clear"].append(cpu_ms(partial(probe.clear, addresses))[0])
             time.sleep(attributes.sampling_interval_s)
-            cost, accessed = cpu_ms(lambda a=addresses: probe.read(a))
+            cost, accessed = cpu_ms(partial(probe.read, addresses))
             rows["read"].append(cost)
-            rows["record"].append(cpu_ms(lambda a=accessed: sampler.record(a))[0])
+            assert isinstance(accessed, np.ndarray)
+            rows["record"].append(cpu_ms(partial(sampler.record, accessed))[0])
             if sampler.window_is_complete:
-                rows["window"].append(
-                    cpu_ms(lambda: (sampler.close_window(), sampler.regions(), sampler.open_window()))[0]
-                )
+                rows["window"].append(cpu_ms(partial(next_window, sampler))[0])
         probe.close()
     tick = statistics.median(map(sum, zip(rows["draw"], rows["clear"], rows["read"], rows["record"], strict=True)))
     print(f"{'part':<34} {'median':>9} {'p95':>9}   ms of CPU, {len(sampler.table)} regions")

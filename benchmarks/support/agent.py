@@ -35,6 +35,10 @@ class Usage:
     peak_bytes: int
 
 
+class MonitorEnded(RuntimeError):
+    """The monitor ended by itself; the message is what it said last."""
+
+
 class Agent:
     """Watches `pid` until its block ends.
 
@@ -63,10 +67,10 @@ class Agent:
             pipe.close()
 
     def usage(self) -> Usage:
-        """Of the whole process; RuntimeError where it has ended."""
+        """Of the whole process; raises MonitorEnded."""
         if self._process.poll() is not None:
             assert self._process.stderr is not None
-            raise RuntimeError(f"the monitor ended: {self._process.stderr.read()}")
+            raise MonitorEnded(self._process.stderr.read().strip().splitlines()[-1:])
         folder = Path(f"/proc/{self._process.pid}")
         ticks = folder.joinpath("stat").read_text().rpartition(")")[2].split()
         status = dict(line.split(":", 1) for line in folder.joinpath("status").read_text().splitlines())

@@ -19,7 +19,7 @@ class Case:
         hot: (offset, length) of the stripes in bytes.
         period_s: between two passes.
         move_bytes, move_every_s: how far all stripes move on, and how often; around the end to the start.
-        zipf_pages: page i of a stripe is touched in each (1 + i / zipf_pages)th pass only.
+        zipf_pages: page i of a stripe is touched once in (1 + i / zipf_pages) periods.
         scatter: page i of a stripe lies at i * scatter modulo its pages.
         processes: that share the memory.
         run_s: time for one method.
@@ -33,7 +33,7 @@ class Case:
     memory: Literal["anonymous", "shared", "file", "private-file"] = "anonymous"
     pages: Literal["small", "huge"] = "small"
     access: Literal["read", "write"] = "read"
-    period_s: float = 0.005
+    period_s: float = 0.002
     move_bytes: int = 0
     move_every_s: float = 0.0
     zipf_pages: int = 0
@@ -78,17 +78,17 @@ CASES = (
     Case(name="file, shared mapping", memory="file"),
     Case(name="file, private mapping", memory="private-file"),
     Case(name="file, private, written", memory="private-file", access="write"),
-    Case(name="memory of four processes", memory="shared", processes=4, is_quick=True),
-    Case(name="memory of four processes, 1 GiB", memory="shared", processes=4, size_bytes=GIB, is_alone=True),
-    Case(name="forked, read", processes=2),
-    Case(name="forked, written", processes=2, access="write"),
-    Case(name="Zipf, in a row", hot=((0, 256 * MIB),), zipf_pages=64),
-    Case(name="Zipf, scattered", hot=((0, 256 * MIB),), zipf_pages=64, scatter=40503),
+    Case(name="memory of four processes", memory="shared", processes=4, period_s=0.005, is_quick=True),
+    Case(name="memory of four processes, 1 GiB", memory="shared", processes=4, period_s=0.005, size_bytes=GIB),
+    Case(name="forked, read", processes=2, period_s=0.005),
+    Case(name="forked, written", processes=2, period_s=0.005, access="write"),
+    Case(name="Zipf, in a row", hot=((0, 256 * MIB),), zipf_pages=64, period_s=0.005),
+    Case(name="Zipf, scattered", hot=((0, 256 * MIB),), zipf_pages=64, period_s=0.005, scatter=40503),
     Case(name="drifting 1 MiB a second", move_bytes=256 << 10, move_every_s=0.25, run_s=16),
     Case(name="jumping each 8 s", move_bytes=96 * MIB, move_every_s=8.0, run_s=36),
     Case(name="ages from 1 s on", hot=((0, MIB),), move_bytes=MIB, move_every_s=1.0, run_s=20, is_quick=True),
     Case(name="160 MiB hot", size_bytes=512 * MIB, hot=((64 * MIB, 160 * MIB),), period_s=0.02, is_alone=True),
-    Case(name="512 MiB hot", size_bytes=GIB, hot=((64 * MIB, 512 * MIB),), period_s=0.05, is_alone=True),
+    Case(name="512 MiB hot", size_bytes=GIB, hot=((64 * MIB, 512 * MIB),), period_s=0.05, run_s=30, is_alone=True),
     Case(name="target of 1 GiB", size_bytes=GIB, is_quick=True),
     Case(name="target of 4 GiB", size_bytes=4 * GIB, run_s=14, is_alone=True),
     Case(name="target of 4 GiB, THP", size_bytes=4 * GIB, pages="huge", is_alone=True),

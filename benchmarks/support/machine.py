@@ -31,6 +31,19 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _other_monitors() -> str:
+    """The kernel's own DAMON, where it runs: it takes accesses away from every other way of seeing them."""
+    names = sorted(path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm") if _is_kdamond(path))
+    return f"{', '.join(names)} of the kernel clears accessed bits of some pages now and then" if names else ""
+
+
+def _is_kdamond(path: Path) -> bool:
+    try:
+        return path.read_text().startswith("kdamond")
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False
+
+
 def conditions() -> dict[str, str]:
     """As text, in the order in which they are printed."""
     return {
@@ -41,6 +54,7 @@ def conditions() -> dict[str, str]:
         "versions": f"Python {platform.python_version()}, numpy {importlib.metadata.version('numpy')}",
         "command": shlex.join(["PYTHONPATH=tests:.", "python", *sys.argv]),
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "noise": _other_monitors() or "no other monitor of accesses",
         "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 

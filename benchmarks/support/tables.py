@@ -77,7 +77,7 @@ def _missed(row: Row) -> Iterator[tuple[str, str]]:
     if row.get("age_error_windows", 0) > 1:
         yield (
             f"ages wrong by up to {row['age_error_s']:.2f} s, {row['age_error_windows']:.1f} windows",
-            ("" if is_census else "one age for a region, and merging regions takes the mean of their ages"),
+            (_share_of_wrong_ages(row) if is_census else "one age for a region; merging takes the mean of two"),
         )
     if row.get("jumps", 0) > row.get("jumps_noticed", 0):
         yield (
@@ -107,11 +107,18 @@ def _cause_of_pages(row: Row, *, is_census: bool) -> str:
     return f"borders of regions settle in many windows, and one is {row['window_s']:.1f} s long"
 
 
+def _share_of_wrong_ages(row: Row) -> str:
+    wrong = sum(abs(error_s) > row["age_error_s"] / row["age_error_windows"] for _, error_s in row["ages"])
+    return f"not known; {wrong} of {len(row['ages'])} ages, looked at ten or fewer seconds apart, are so"
+
+
 def _cause_of_cpu(row: Row) -> str:
     printing = row["process_cpu_percent"] - row["watching_cpu_percent"]
     if printing > row["watching_cpu_percent"]:
         return f"{printing:.2f} % is for printing {row['regions']} regions as JSON each {row['window_s']:.2f} s"
-    return f"watching itself takes {row['watching_cpu_percent']:.2f} %"
+    return (
+        f"watching itself takes {row['watching_cpu_percent']:.2f} % in {row['windows']} windows, soon after its start"
+    )
 
 
 def overhead_table(rows: Sequence[Row]) -> str:
@@ -162,3 +169,17 @@ def _missed_overhead(row: Row) -> Iterator[tuple[str, str]]:
                     f"{what} waited {1000 * watched_s:.1f} ms ({phase}); bar 10 ms",
                     (f"unwatched in the same seconds: {1000 * other_s:.1f} ms"),
                 )
+
+
+def ages_table(rows: Sequence[Row]) -> str:
+    """The errors of the row that has seen the oldest memory, in steps of about twice the age."""
+    ages: list[list[float]] = max(
+        (row["ages"] for row in rows if row["method"] == "census" and "ages" in row), key=len, default=[]
+    )
+    lines = []
+    next_s = 0.0
+    for true_s, error_s in sorted(ages):
+        if true_s >= next_s or true_s == max(ages)[0]:
+            lines.append((f"{true_s:.1f}", f"{true_s + error_s:.1f}", f"{error_s:+.2f}"))
+            next_s = 2 * true_s
+    return markdown(("true age s", "age found s", "error s"), lines)

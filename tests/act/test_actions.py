@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,17 @@ def test_cold_takes_the_marks_of_anonymous_pages_away(child: Child, process: Pro
     assert present_bytes(child.pid, address, address + 16 * MIB) == 16 * MIB
 
 
+def test_cold_is_told_of_each_region_however_many(child: Child, process: Process) -> None:
+    address = child.map_aligned(16 * MIB)
+    child.write(address, 4096)
+    child.fork()
+    # What is written again is the child's alone.
+    child.write(address + 8 * MIB, 2048)
+    borders = [address + 2 * PAGE * index for index in range(2049)]
+    outcome = act(process, Action.COLD, *pairwise(borders))
+    assert outcome.applied_region_bytes.tolist() == [0] * 1024 + [2 * PAGE] * 1024
+
+
 def test_cold_of_pages_that_another_process_maps_too_is_not_told_as_applied(child: Child, process: Process) -> None:
     address = child.map_aligned(16 * MIB)
     child.write(address, 2048)
@@ -260,7 +272,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(child: Child, process:
 
         def state() -> list[int]:
             fields = ("Rss", "Swap", "Referenced", "AnonHugePages")
-            return [smaps_bytes(child.pid, field) for field in fields] + [meminfo_bytes("SwapCached")]
+            return [smaps_bytes(child.pid, field, address, address + 16 * MIB) for field in fields]
 
         before = state()
         outcome = act(process, action, (address, address + 16 * MIB), apply=False)

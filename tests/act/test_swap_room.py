@@ -18,18 +18,16 @@ CATEGORIES = {ANONYMOUS: 0, FILE: PageCategory.FILE, ZERO: PageCategory.ZERO}
 
 
 def scan(pages: list[int], pieces: Pieces) -> SimpleNamespace:
-    """What Pagemap.scan would tell of these pages, one run for each page: how long runs are must not matter."""
-    rows = [
-        page
-        for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True)
-        for page in range(start // PAGE, end // PAGE)
-        if pages[page] != ABSENT
-    ]
-    return SimpleNamespace(
-        starts=np.array(rows, np.uint64) * np.uint64(PAGE),
-        ends=np.array(rows, np.uint64) * np.uint64(PAGE) + np.uint64(PAGE),
-        categories=np.array([CATEGORIES[pages[page]] for page in rows], np.uint64),
-    )
+    """What Pagemap.scan tells of these pages: a run goes on from one piece into an adjoining one."""
+    runs: list[list[int]] = []
+    for start, end in zip(pieces.start.tolist(), pieces.end.tolist(), strict=True):
+        for page in range(start // PAGE, end // PAGE):
+            if pages[page] != ABSENT and runs and runs[-1][1:] == [page, CATEGORIES[pages[page]]]:
+                runs[-1][1] = page + 1
+            elif pages[page] != ABSENT:
+                runs.append([page, page + 1, CATEGORIES[pages[page]]])
+    columns = np.array(runs, np.uint64).reshape(-1, 3)
+    return SimpleNamespace(starts=columns[:, 0] * PAGE, ends=columns[:, 1] * PAGE, categories=columns[:, 2])
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """`memtherm run`: what it acts with, what it refuses, what it says."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ UNBOUNDED_LINE = "4K max min max 2s max {}"
 
 
 def test_a_policy_file(target: Child, good_policy: str) -> None:
-    result = memtherm("run", good_policy, "--json", "--duration", "300ms", "--pid", str(target.pid))
+    short = ("--sampling", "10ms", "--aggregation", "50ms", "--duration", "500ms")
+    result = memtherm("run", good_policy, "--json", *short, "--pid", str(target.pid))
     assert result.exit_code == 0
     assert "dry run: nothing is changed without --apply" in result.stderr
     reports = result.json_lines()
@@ -96,3 +98,12 @@ def test_memory_of_any_heat_where_it_is_meant(target: Child) -> None:
     # The target is below the size that anything is done to.
     words = ("--scheme", "4K max 0% 100% 100ms max cold", "--apply", "--duration", "100ms", "--pid", str(target.pid))
     assert forked("run", *words).exit_code == 0
+
+
+def test_the_duration_does_not_wait_for_a_long_window(target: Child) -> None:
+    words = ("--scheme", STAT_LINE, "--method", "sampling", "--sampling", "1s", "--aggregation", "1s")
+    began_s = time.monotonic()
+    result = forked("run", *words, "--update", "1s", "--duration", "1500ms", "--json", "--pid", str(target.pid))
+    assert result.exit_code == 0
+    assert len(result.json_lines()) == 1
+    assert time.monotonic() - began_s < 20

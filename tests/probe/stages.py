@@ -8,6 +8,7 @@ import numpy as np
 
 from memtherm.core.protocols import Probe
 from memtherm.core.ranges import Addresses, Flags
+from memtherm.linux.clear_refs import ClearKind, clear
 from memtherm.linux.process import open_process
 from memtherm.probe.bpf import BpfProbe
 from memtherm.probe.simulated import HotRange, SimulatedProbe
@@ -161,6 +162,11 @@ class SmapsStage(ProcessStage):
     def __init__(self) -> None:
         super().__init__()
         self.probe = SmapsProbe(self.process)
+
+    def touch(self, mapping: int, pages: Iterable[int]) -> None:
+        # clear_refs flushes no TLB, and a page that is still in there leaves no mark.  Clearing soft-dirty bits does.
+        clear(self.process, ClearKind.SOFT_DIRTY)
+        super().touch(mapping, pages)
 
 
 PROCESSES: dict[str, Callable[[], ProcessStage]] = {"bpf": BpfStage, "smaps": SmapsStage}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from memtherm.core.ranges import Addresses
-from memtherm.linux.advise import Advice, AdviseResult, advise
+from memtherm.linux.advise import Advice, AdviseResult, advise_process
 from memtherm.linux.page_flags import PageFlag, read_page_flags
 from memtherm.linux.pagemap import Pagemap, frame_numbers
 from memtherm.linux.process import Process, open_process
@@ -96,14 +96,14 @@ def test_huge_pages_are_seen_whole_and_stay_whole(child: Child, process: Process
 
 
 class CountedAdvice:
-    """Stands before `advise` and notes the ranges that it was asked for."""
+    """Stands before the system call and notes the ranges that it was asked for."""
 
     def __init__(self) -> None:
         self.starts: list[int] = []
 
-    def __call__(self, pidfd: int, starts: Addresses, ends: Addresses, advice: Advice) -> AdviseResult:
+    def __call__(self, process: Process, starts: Addresses, ends: Addresses, advice: Advice) -> AdviseResult:
         self.starts += starts.tolist()
-        return advise(pidfd, starts, ends, advice)
+        return advise_process(process, starts, ends, advice)
 
 
 def test_a_mapping_that_refuses_is_asked_once(child: Child, process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_mapping_that_refuses_is_asked_once(child: Child, process: Process, mo
     free = small_pages(child, 32 * PAGE_SIZE)
     child.mlock(locked, 32 * PAGE_SIZE)
     counted = CountedAdvice()
-    monkeypatch.setattr(bpf, "advise", counted)
+    monkeypatch.setattr(bpf, "advise_process", counted)
     probe = BpfProbe(process)
     # One page of each mapping a look, as the sampler draws them.
     for index in range(32):

@@ -151,7 +151,7 @@ def test_after_exec_the_new_program_is_watched(name: str) -> None:
     try:
         clear_both(stage)
         stage.child.exec("/bin/sleep", "60")
-        while b"sleep" not in stage.process.read_file("cmdline"):
+        while stage.process.stat().name != "sleep":
             pass
         read(stage, 0)
         starts: Addresses = np.array([start for start, _ in stage.probe.ranges()], np.uint64)

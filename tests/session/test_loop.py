@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from memtherm.core.attributes import MonitoringAttributes
+from memtherm.core.ranges import Addresses, Flags
 from memtherm.core.report import Report
 from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
 from memtherm.core.snapshot import TargetInfo
@@ -174,6 +175,22 @@ def test_exec_starts_the_ages_again() -> None:
     report = take(loop, 1)[0]
     assert report.snapshot.regions.age_s.max() == pytest.approx(0.1)
     assert "exec" in report.events[0]
+
+
+def test_no_scheme_acts_on_what_was_seen_before_an_exec() -> None:
+    clock, probe, actor = VirtualClock(), ScriptedProbe([(0, 100 * 4096)]), RecordingActor()
+    loop = make_loop([watch(probe, actor)], clock, schemes=[COLD])
+    take(loop, 9 - 1)
+    read = probe.read
+
+    def read_and_exec(addresses: Addresses) -> Flags:
+        probe.generation = 1
+        return read(addresses)
+
+    probe.read = read_and_exec  # type: ignore[method-assign]
+    report = take(loop, 2)[-1]
+    assert report.schemes[0].matched_bytes == 0
+    assert actor.planned == []
 
 
 def test_new_mappings_are_found_at_the_next_update() -> None:

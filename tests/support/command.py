@@ -16,7 +16,7 @@ from memtherm.cli.main import main
 from memtherm.session.open import canary_failure
 from support.privileges import become
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 # What a forked command needs is loaded here, once.
 LOADED = (check, demo, demo_run, doctor, monitor, run)
 

@@ -3,7 +3,7 @@
  * with how far it is; the end of its input is its end.  tests/support/workload.py drives it.
  *
  *   --move BYTES:SECONDS  each so many seconds, counted from "began_s", all stripes move on by so many bytes, around
- *   --zipf PAGES          page i of a stripe is touched in each (1 + i / PAGES)th pass only
+ *   --zipf PAGES          page i of a stripe is touched once in (1 + i / PAGES) periods; late passes make up for it
  *   --scatter ODD         page i of a stripe lies at i * ODD modulo its pages
  *   --processes COUNT     others share the memory, as a fork does: they read it all, then the stripes in each pass
  *   --probe 1             a thread times mmap, a page fault and munmap, at real-time priority where it may */
@@ -51,7 +51,7 @@ struct options {
 };
 
 struct progress {
-	unsigned long passes;
+	unsigned long passes, beat;
 	double longest_pass_s, busy_s, cpu_s;
 };
 
@@ -245,7 +245,14 @@ static size_t moved(const struct options *options, double began_s)
 	return options->move ? (size_t)((now_s() - began_s) / options->move_every_s) * options->move % options->size : 0;
 }
 
-static void touch(const struct options *options, char *start, unsigned long pass, size_t shift)
+/* Periods that have begun; passes, where there is no pause between them. */
+static unsigned long beats(const struct options *options, double began_s, const struct progress *progress)
+{
+	return options->period_s > 0 ? 1 + (unsigned long)((now_s() - began_s) / options->period_s) : 1 + progress->passes;
+}
+
+/* One pass.  `beat` is now, and `passed` how many there were since the last one. */
+static void touch(const struct options *options, char *start, size_t shift, unsigned long beat, unsigned long passed)
 {
 	for (int i = 0; i < options->stripes; i++) {
 		size_t count = (options->hot[i].length + PAGE - 1) / PAGE, first = options->hot[i].offset + shift;
@@ -254,21 +261,23 @@ static void touch(const struct options *options, char *start, unsigned long pass
 			size_t place = first + PAGE * (options->scatter ? page * options->scatter % count : page);
 			volatile char *byte = start + (place < options->size ? place : place - options->size);
 
-			if (options->zipf && pass % (1 + page / options->zipf))
+			if (options->zipf && beat % (1 + page / options->zipf) >= passed)
 				continue;
 			if (options->write)
-				*byte = (char)pass;
+				*byte = (char)beat;
 			else
 				(void)*byte;
 		}
 	}
 }
 
-static void one_pass(const struct options *options, char *start, size_t shift, struct progress *progress)
+static void one_pass(const struct options *options, char *start, double started_s, struct progress *progress)
 {
+	unsigned long beat = beats(options, started_s, progress);
 	double began_s = now_s(), began_cpu_s = clock_s(CLOCK_THREAD_CPUTIME_ID), took_s;
 
-	touch(options, start, progress->passes, shift);
+	touch(options, start, moved(options, started_s), beat, beat - progress->beat);
+	progress->beat = beat;
 	took_s = now_s() - began_s;
 	progress->passes++;
 	progress->busy_s += took_s;
@@ -301,7 +310,7 @@ static void share(const struct options *options, char *start)
 		if (write(ready[1], &sign, 1) != 1)
 			fail("write");
 		for (;; nanosleep(&pause, NULL))
-			touch(&reading, start, 0, 0);
+			touch(&reading, start, 0, 1, 1);
 	}
 	for (int other = 1; other < options->processes; other++)
 		if (read(ready[0], &sign, 1) != 1)
@@ -379,7 +388,7 @@ int main(int argc, char **argv)
 		answer_input(wait_s > 0 ? wait_s : 0, &progress);
 		if (now_s() < next_s)
 			continue;
-		one_pass(&options, start, moved(&options, began_s), &progress);
+		one_pass(&options, start, began_s, &progress);
 		/* A deadline that was missed is not made up for: passes keep their distance. */
 		next_s += options.period_s;
 		if (next_s < now_s())

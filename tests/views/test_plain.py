@@ -22,6 +22,7 @@ def test_a_snapshot_survives_json() -> None:
         "nr_accesses": 5,
         "access_rate": 0.25,
         "age_s": 1.5,
+        "rate_error": round(float(shot.regions.rate_error[0]), 6),
     }
     assert plain["regions"][1]["start"] == HIGH * MIB
     assert plain["targets"] == [

@@ -43,9 +43,12 @@ class Pieces:
     def take(self, which: Flags) -> Pieces:
         return Pieces(self.start[which], self.end[which], self.region[which], self.mapping[which])
 
-    def holding(self, addresses: Addresses) -> Counts:
-        """For each address, which lies in one of the pieces, the row of that piece."""
-        return np.searchsorted(self.end, addresses, side="right").astype(np.int64)
+    def parts_of(self, start: Addresses, end: Addresses) -> tuple[Addresses, Addresses, Counts, Counts]:
+        """Some ranges, which are sorted and disjoint, cut at the borders of pieces.
+
+        Returns start, end, and for each part the row of its range and of its piece.
+        """
+        return intersect(start, end, self.start, self.end)
 
     def within(self, start: Addresses, end: Addresses) -> Pieces:
         """What of the pieces lies in some ranges, which are sorted and disjoint."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from memtherm.act.pieces import Pieces
-from memtherm.core.ranges import Addresses, Flags, sizes
+from memtherm.core.ranges import Addresses, Counts, Flags, sizes
 from memtherm.linux.pagemap import PageCategory, Pagemap
 from memtherm.linux.swap import SwapState
 
@@ -22,7 +22,7 @@ def within_swap(
     Returns:
         the pieces left, the resident bytes that they leave out, and the reason.
     """
-    start, end = _needing_swap(pieces, is_memory_backed, pagemap)
+    start, end, piece = _needing_swap(pieces, is_memory_backed, pagemap)
     needed_bytes = np.cumsum(sizes(start, end))
     over = np.flatnonzero(needed_bytes > swap.free_bytes)
     if len(over) == 0:
@@ -31,7 +31,7 @@ def within_swap(
     border = end[first] - np.uint64(needed_bytes[first] - swap.free_bytes)
     # Mappings that need swap are cut off whole: their holes would only be many more ranges for a call.
     whole = is_memory_backed[pieces.mapping] & (pieces.end > border)
-    copied = (end > border) & ~whole[pieces.holding(start)]
+    copied = (end > border) & ~whole[piece]
     out_start = np.maximum(np.concatenate((pieces.start[whole], start[copied])), border)
     out_end = np.concatenate((pieces.end[whole], end[copied]))
     order = np.argsort(out_start)
@@ -40,11 +40,13 @@ def within_swap(
     return left, int(needed_bytes[-1]) - swap.free_bytes, reason
 
 
-def _needing_swap(pieces: Pieces, is_memory_backed: Flags, pagemap: Pagemap) -> tuple[Addresses, Addresses]:
+def _needing_swap(pieces: Pieces, is_memory_backed: Flags, pagemap: Pagemap) -> tuple[Addresses, Addresses, Counts]:
+    """Start, end and piece of the pages that leave memory for swap only."""
     runs = pagemap.scan(
         pieces.start, pieces.end, any_of=PageCategory.PRESENT, report=PageCategory.FILE | PageCategory.ZERO
     )
-    is_file = (runs.categories & np.uint64(PageCategory.FILE)) != 0
-    is_zero = (runs.categories & np.uint64(PageCategory.ZERO)) != 0
-    needs = ~is_zero & (~is_file | is_memory_backed[pieces.mapping[pieces.holding(runs.starts)]])
-    return runs.starts[needs], runs.ends[needs]
+    start, end, run, piece = pieces.parts_of(runs.starts, runs.ends)
+    is_file = (runs.categories[run] & np.uint64(PageCategory.FILE)) != 0
+    is_zero = (runs.categories[run] & np.uint64(PageCategory.ZERO)) != 0
+    needs = ~is_zero & (~is_file | is_memory_backed[pieces.mapping[piece]])
+    return start[needs], end[needs], piece[needs]

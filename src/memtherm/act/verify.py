@@ -25,8 +25,9 @@ from memtherm.units import PAGE_SIZE
 
 # Pages whose reclaim state is looked at after COLD, each about 15 µs: enough for a share to within 6 %.
 _COLD_LOOKS = 256
-# Read-ahead goes on after the call; what is not there after this time has not come soon enough to count.
-_READAHEAD_S = 0.05
+# Read-ahead goes on after the call: it has ended when nothing came in this time, and counts for this time at most.
+_READAHEAD_PAUSE_S = 0.05
+_READAHEAD_MAX_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,14 @@ class ColdEffect:
             pieces.start, pieces.end, any_of=PageCategory.PRESENT, report=PageCategory.PRESENT | PageCategory.ZERO
         )
         real = (runs.categories & np.uint64(PageCategory.ZERO)) == 0
-        start, end = runs.starts[real], runs.ends[real]
-        present = overlap_bytes(pieces.start, pieces.end, start, end)
-        pages = _some_pages(start, end, pieces)
+        present = overlap_bytes(pieces.start, pieces.end, runs.starts[real], runs.ends[real])
+        pages, piece = _some_pages(*pieces.parts_of(runs.starts[real], runs.ends[real]))
         if len(pages) == 0:
             return np.zeros(len(pieces), np.int64)
         entries = np.concatenate([pagemap.read(page, page + PAGE_SIZE) for page in pages.tolist()])
         # Of a page that others map too the kernel takes no notice (damon-spec §5.2).
         flags = read_page_flags(frame_numbers(entries))
         is_cold = ((flags & np.uint64(PageFlag.ACTIVE | PageFlag.REFERENCED)) == 0) & is_exclusive(entries)
-        piece = pieces.holding(pages)
         looks = np.bincount(piece, minlength=len(pieces))
         share = np.bincount(piece, weights=is_cold, minlength=len(pieces)) / np.maximum(looks, 1)
         return (np.minimum(present, self.possible_bytes) * share).astype(np.int64)
@@ -181,17 +180,24 @@ class WillneedEffect:
         self.possible_bytes: Counts = np.where(self._is_cached, pieces.size_bytes - self._cached, self._swapped)
 
     def applied_bytes(self) -> Counts:
-        pieces = self._subject.pieces
-        deadline_s = time.monotonic() + _READAHEAD_S
-        while True:
-            cached = self._cached_bytes()
-            if time.monotonic() > deadline_s or (cached >= pieces.size_bytes)[self._is_cached].all():
-                break
-            time.sleep(_READAHEAD_S / 10)
+        cached = self._await_readahead()
         in_swap_cache = max(0, read_meminfo().get("SwapCached", 0) - self._swap_cached_bytes)
         share = min(1.0, in_swap_cache / max(1, int(self._swapped.sum())))
         brought_in = np.maximum(cached - self._cached, 0)
         return np.where(self._is_cached, brought_in, (self._swapped * share).astype(np.int64))
+
+    def _await_readahead(self) -> Counts:
+        cached = self._cached_bytes()
+        began_s = grown_s = time.monotonic()
+        while True:
+            now_s = time.monotonic()
+            came_all = (cached >= self._subject.pieces.size_bytes)[self._is_cached].all()
+            if came_all or now_s > min(grown_s + _READAHEAD_PAUSE_S, began_s + _READAHEAD_MAX_S):
+                return cached
+            time.sleep(_READAHEAD_PAUSE_S / 10)
+            before, cached = cached, self._cached_bytes()
+            if cached.sum() > before.sum():
+                grown_s = time.monotonic()
 
     def _cached_bytes(self) -> Counts:
         pieces, mappings = self._subject.pieces, self._subject.mappings.mappings
@@ -236,15 +242,14 @@ def _file_base(mappings: Mappings) -> Addresses:
     return mappings.starts - mappings.offsets
 
 
-def _some_pages(start: Addresses, end: Addresses, pieces: Pieces) -> Addresses:
-    """Pages spread evenly over ranges, of which each lies in one piece; and the first of each piece."""
+def _some_pages(start: Addresses, end: Addresses, _: Counts, piece: Counts) -> tuple[Addresses, Counts]:
+    """Pages spread evenly over parts of pieces, and the first of each piece; with the pieces that they lie in."""
     pages = sizes(start, end) // PAGE_SIZE
     total = int(pages.sum())
     if total == 0:
-        return start[:0]
+        return start[:0], piece[:0]
     below = np.concatenate(([0], np.cumsum(pages)))
     chosen = np.linspace(0, total - 1, min(_COLD_LOOKS, total)).astype(np.int64)
-    _, first_range = np.unique(pieces.holding(start), return_index=True)
-    chosen = np.union1d(chosen, below[first_range])
+    chosen = np.union1d(chosen, below[np.unique(piece, return_index=True)[1]])
     row = np.searchsorted(below, chosen, side="right") - 1
-    return start[row] + ((chosen - below[row]) * PAGE_SIZE).astype(np.uint64)
+    return start[row] + ((chosen - below[row]) * PAGE_SIZE).astype(np.uint64), piece[row]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 )
 @target_options
 @click.option("--apply", is_flag=True, help="Act.  Without it nothing is changed.")
-@click.option("--duration", "duration_s", type=Time(), help="Stop after this time.")
+@click.option("--duration", "duration_s", type=Time(), help="Stop after this time, but not before one window.")
 @interval_options
 @probe_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each window.")
@@ -111,8 +112,13 @@ class _Show:
         for reason in session.reasons:
             print(f"memtherm: {reason}", file=sys.stderr)
         end_s = float("inf") if self._duration_s is None else time.monotonic() + self._duration_s
-        report = None
+        report = timer = None
         for report in session.reports():
+            if timer is None and self._duration_s is not None:
+                # One window is always taken; after it the end does not wait for the end of a long one.
+                timer = threading.Timer(max(0.0, end_s - time.monotonic()), session.close)
+                timer.daemon = True
+                timer.start()
             print_events(report.events)
             if self._as_json:
                 print(json.dumps(plain_report(report)), flush=True)

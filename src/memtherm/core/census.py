@@ -241,7 +241,7 @@ class _Pages:
     Attributes:
         count: uint8, looks of this window that found the page accessed.
         rate: uint8, access rate of the last window in 250ths.
-        since: uint16, window at whose end the rate changed last.
+        since: uint16, window from whose end on the rate has stayed about the same.
     """
 
     count: NDArray[np.uint8]
@@ -353,14 +353,17 @@ class _Units:
         self.pages.since[slots[slots >= 0]] = window
 
     def close_window(self, looks: int, window: int) -> None:
-        """Rates from counts; `since` where a rate has changed."""
+        """Rates from counts; `since` where a rate has changed.
+
+        A new rate has held for all of the window, so it counts from the end of the one before.
+        """
         blind = self.blind_looks.astype(np.int64)
         self.coverage = (1 - blind / max(1, looks)).astype(np.float32)
         # A unit that was all alike and accessed, and was not seen again, fades as a whole.
         faded = np.flatnonzero((self.slot < 0) & (self.rate > 0) & (blind < looks))
         none = np.zeros(1, np.uint8)
         self.rate[faded], changed = _closed_rates(none, self.rate[faded], blind[faded], looks)
-        self.since[faded[changed]] = window
+        self.since[faded[changed]] = window - 1
         rows = np.flatnonzero((self.slot >= 0) & (blind < looks))
         pages = self.pages
         for first in range(0, len(rows), _ROWS_AT_ONCE):
@@ -369,7 +372,7 @@ class _Units:
             pages.rate[slots], changed = _closed_rates(
                 pages.count[slots], pages.rate[slots], blind[part][:, None], looks
             )
-            pages.since[slots] = np.where(changed, np.uint16(window), pages.since[slots])
+            pages.since[slots] = np.where(changed, np.uint16(window - 1), pages.since[slots])
         self.fold()
 
     def thin_windows(self, half: int) -> None:

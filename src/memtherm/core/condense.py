@@ -14,10 +14,13 @@ from memtherm.units import PAGE_SIZE
 
 _Numbers = NDArray[np.float64]
 
-# How much a difference of ages counts beside one of rates: twice the age as much as a tenth of the rate.
-_AGE_WEIGHT = 0.1
-# Accessed or not at all is a larger step than any other of the same size.
+# How much a difference of ages counts beside one of rates: twice the age as much as a twentieth of the rate.
+_AGE_WEIGHT = 0.05
+# An idle run that is joined with an accessed one is idle no longer: as bad as another quarter of the rate.
 _ACCESSED_STEP = 0.25
+# Sizes count by this power.  By their full size (Ward's measure) one hot page is nothing beside blocks of idle
+# memory whose ages differ: of 30 such pages among 50,000 blocks not one was left in 1000 regions; so all 30 are.
+_SIZE_POWER = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def condense(runs: Runs, *, limit: int) -> Runs:
     """At most `limit` runs, or as many as there are gaps between them.
 
     Neighbours that tell the same are joined first.  Then, while there are too many, those whose
-    join loses least (Ward's measure, on rate and age), about half of the surplus at a time: the means
+    join loses least, about half of the surplus at a time: the means
     change as runs grow.  One hot page in idle memory loses much by a join, so it stays.
     """
     runs = _join(runs, _loss(runs) > 0)
@@ -90,12 +93,14 @@ def condense(runs: Runs, *, limit: int) -> Runs:
 def _loss(runs: Runs) -> _Numbers:
     """For each run but the first, what its join with the one before it would lose; infinite across a gap."""
     pages = runs.size_bytes / PAGE_SIZE
-    level = runs.rate + _ACCESSED_STEP * (runs.rate > 0)
     age = _AGE_WEIGHT * np.log2(runs.age_s + 1)
-    distance = np.diff(level) ** 2 + np.diff(age) ** 2
-    weight = pages[1:] * pages[:-1] / (pages[1:] + pages[:-1])
+    distance = np.diff(runs.rate) ** 2 + np.diff(age) ** 2
+    loss = (pages[1:] * pages[:-1] / (pages[1:] + pages[:-1])) ** _SIZE_POWER * distance
+    is_idle = runs.rate == 0
+    idle_pages = np.where(is_idle[1:], pages[1:], pages[:-1])
+    loss += np.where(is_idle[1:] != is_idle[:-1], _ACCESSED_STEP**2 * idle_pages**_SIZE_POWER, 0)
     touches: Flags = runs.start[1:] == runs.end[:-1]
-    return np.where(touches, weight * distance, np.inf)
+    return np.where(touches, loss, np.inf)
 
 
 def _join(runs: Runs, keep: Flags) -> Runs:

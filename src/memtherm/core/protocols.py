@@ -78,7 +78,10 @@ class CensusProbe(Protocol):
         """Clear these accessed bits.  Returns those that could not be cleared."""
 
     def clear_everything(self, *, longest_stall_s: float) -> bool:
-        """From now on clear the whole address space at once, if that holds up the target for less than this."""
+        """From now on clear the whole address space at once, if that holds up the target for less than this.
+
+        Else page by page, as at first.  Returns whether it is all at once.
+        """
 
     def close(self) -> None: ...
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
 from memtherm.linux import libc
 from memtherm.linux.hidden import is_hidden
+from memtherm.linux.process import Process
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 _CALL_RANGES = 1024
@@ -45,6 +46,14 @@ class AdviseResult:
     failed_starts: NDArray[np.uint64]
     failed_ends: NDArray[np.uint64]
     failed_errnos: NDArray[np.int32]
+
+
+def advise_process(process: Process, starts: ArrayLike, ends: ArrayLike, advice: Advice) -> AdviseResult:
+    """As `advise`, with errors that name the process."""
+    try:
+        return advise(process.pidfd, starts, ends, advice)
+    except TargetGone as error:
+        raise TargetGone(f"process {process.pid} is gone", hint=error.hint) from error
 
 
 def advise(pidfd: int, starts: ArrayLike, ends: ArrayLike, advice: Advice) -> AdviseResult:

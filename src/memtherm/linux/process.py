@@ -152,7 +152,9 @@ class Process:
     def translate(self, error: OSError, what: str) -> Exception:
         """The error of memtherm that stands for an OSError met at /proc/PID/`what`; others come back as they are."""
         # The files of a zombie belong to root, so that its own user meets EACCES.
-        if error.errno == errno.ESRCH or not self.is_alive():
+        # A process on its way out gives up its namespaces a little before its pidfd tells of its end.
+        has_left_namespaces = error.errno == errno.EINVAL and what == "mountinfo"
+        if error.errno == errno.ESRCH or has_left_namespaces or not self.is_alive():
             return _gone(self.pid)
         if error.errno in (errno.EACCES, errno.EPERM):
             return NotPermitted(

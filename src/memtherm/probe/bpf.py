@@ -19,7 +19,7 @@ import numpy as np
 
 from memtherm.core.ranges import Addresses, Counts, Flags
 from memtherm.core.regions import Range
-from memtherm.linux.advise import Advice, advise
+from memtherm.linux.advise import Advice, advise_process
 from memtherm.linux.clear_refs import ClearKind, clear
 from memtherm.linux.maps import read_maps, read_smaps
 from memtherm.linux.page_entries import Entries
@@ -98,7 +98,7 @@ class BpfProbe:
         unclear = float(int(is_set.sum()) - len(pages))
         if len(pages):
             start, end = self._folios.widen(*_whole_pages(pages, is_huge))
-            self._note_refusing(advise(self._process.pidfd, start, end, Advice.COLD).failed_starts)
+            self._note_refusing(advise_process(self._process, start, end, Advice.COLD).failed_starts)
             unclear += self._count_unclear(pages)
         self._note_unclear(unclear / max(1, int(entries.present.sum())))
 

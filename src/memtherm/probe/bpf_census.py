@@ -5,8 +5,8 @@ Facts as in probe/bpf.py, and:
    between accessed ones are cleared with them; they are idle already, and stay so.
 2. A call holds the target's memory map, and its own mmap waits for as long: 64 MiB take 2 to 4 ms, and on a
    busy machine the time until we get the CPU back, too (15 to 80 ms seen, with 5 processes waiting for 2
-   CPUs).  So a call gets 8 MiB, at the highest ordinary priority, and the CPU is given away between calls,
-   where nothing is held.  Who may call process_madvise may set priorities, too: both need CAP_SYS_NICE.
+   CPUs).  So a call gets 8 MiB, at the highest ordinary priority: 4 ms at most.  Who may call
+   process_madvise may set priorities, too: both need CAP_SYS_NICE.
 3. Whether a bit that is still set was set again at once, or could not be cleared, only pagemap tells, at
    0.1 µs a page.  So a few are looked at, and all of a mapping only where one of those was stuck.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from memtherm.core.census import PAGES, PageBits, clear_ranges, page_count, unpacked
 from memtherm.core.ranges import Addresses, Counts, intersect, join_adjacent
 from memtherm.core.regions import Range
-from memtherm.linux.advise import Advice, advise
+from memtherm.linux.advise import Advice, advise_process
 from memtherm.linux.clear_refs import ClearKind, clear
 from memtherm.linux.maps import MappingKind, Mappings, read_maps
 from memtherm.linux.page_entries import UnitKind
@@ -91,15 +91,15 @@ class BpfCensusProbe:
         stuck = np.zeros_like(bits.accessed)
         for first in range(0, len(bits), _UNITS_A_STEP):
             part = np.arange(first, min(first + _UNITS_A_STEP, len(bits)))
-            stuck[part] = self._clear_units(bits.take(part))
+            with _urgent():
+                stuck[part] = self._clear_units(bits.take(part))
         rows = np.flatnonzero(stuck.any(axis=1))
         return PageBits(bits.address[rows], bits.is_huge[rows], bits.present[rows], stuck[rows])
 
     def clear_everything(self, *, longest_stall_s: float) -> bool:
-        """Use clear_refs from now on, if that holds up the target's mmap for less than this."""
+        """Use clear_refs from now on, if that holds up the target's mmap for less than this; else single pages."""
         expected_s = self._process.rss_bytes() * _CLEAR_REFS_S_PER_BYTE
-        if expected_s < longest_stall_s:
-            self.clearing = "clear_refs"
+        self.clearing = "clear_refs" if expected_s < longest_stall_s else "cold"
         return self.clearing == "clear_refs"
 
     def close(self) -> None:
@@ -126,11 +126,10 @@ class BpfCensusProbe:
         """In calls that are short; the ranges that failed.  None of the ranges is much larger than a unit."""
         call = np.cumsum(end - start) // np.uint64(_BYTES_A_CALL)
         first = np.flatnonzero(np.diff(call, prepend=call[:1])).tolist()
-        failed = []
-        for begin, stop in itertools.pairwise([0, *first, len(start)]):
-            with _urgent():
-                failed.append(advise(self._process.pidfd, start[begin:stop], end[begin:stop], Advice.COLD))
-            os.sched_yield()
+        failed = [
+            advise_process(self._process, start[begin:stop], end[begin:stop], Advice.COLD)
+            for begin, stop in itertools.pairwise([0, *first, len(start)])
+        ]
         return (
             np.concatenate([result.failed_starts for result in failed]),
             np.concatenate([result.failed_ends for result in failed]),

@@ -45,9 +45,9 @@ class LargeFolios:
         self._is_large = np.array([file in self._known for file in files], np.bool_)
 
     def widen(self, start: Addresses, end: Addresses) -> tuple[Addresses, Addresses]:
-        """Ranges inside mappings, those in files with large folios widened to hold whole ones, each once.
+        """Ranges, each inside of one mapping; those in files with large folios widened to hold whole ones.
 
-        A folio that its mapping holds in part only stays cut.
+        No two begin at the same address.  A folio that its mapping holds in part only stays cut.
         """
         row = np.searchsorted(self._mappings.starts, start, side="right") - 1
         inside = (row >= 0) & (start < self._mappings.ends[row])
@@ -63,8 +63,10 @@ class LargeFolios:
         shift = offset - first
         start[wide] = np.maximum((start[wide] + shift) // _BLOCK * _BLOCK - shift, first)
         end[wide] = np.minimum((end[wide] + shift + _BLOCK - np.uint64(1)) // _BLOCK * _BLOCK - shift, last)
-        start, kept = np.unique(start, return_index=True)
-        return start, end[kept]
+        start, group = np.unique(start, return_inverse=True)
+        widest = np.zeros_like(start)
+        np.maximum.at(widest, group, end)
+        return start, widest
 
     def _learn(self, start: Addresses, row: Counts, unknown: Flags) -> None:
         candidates = np.flatnonzero(unknown).tolist()

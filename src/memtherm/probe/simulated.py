@@ -89,15 +89,15 @@ class CensusCosts:
     """CPU seconds that looks and clears of a SimulatedCensusProbe take, as measured (design: census).
 
     Attributes:
-        look_s_per_gib: of mapped memory.
-        clear_s_per_range, clear_s_per_page: clearing page by page.
-        clear_refs_s_per_gib: of present memory; the target waits as long.
+        look_s: for each GiB of mapped memory.
+        clear_range_s, clear_page_s: clearing page by page.
+        clear_refs_s: for each GiB of present memory; the target waits as long.
     """
 
-    look_s_per_gib: float = 0.0004
-    clear_s_per_range: float = 1.7e-6
-    clear_s_per_page: float = 0.08e-6
-    clear_refs_s_per_gib: float = 0.02
+    look_s: float = 0.0004
+    clear_range_s: float = 1.7e-6
+    clear_page_s: float = 0.08e-6
+    clear_refs_s: float = 0.02
 
 
 FREE = CensusCosts(0, 0, 0, 0)
@@ -152,11 +152,9 @@ class SimulatedCensusProbe:
         self._bits = PageBits(
             np.zeros(0, np.uint64), np.zeros(0, np.bool_), np.zeros((0, 8), np.uint64), np.zeros((0, 8), np.uint64)
         )
-        for start, end in (*present, *huge):
-            self._touch(start, end)
+        self._touch([*present, *huge])
         self._bits.accessed[:] = 0
-        for start, end in huge:
-            self._bits.is_huge[self._rows(start, end)] = True
+        self._bits.is_huge[:] = self._mask(self._bits.address, huge).any(axis=1)
 
     def ranges(self) -> list[Range]:
         self._check()
@@ -166,7 +164,7 @@ class SimulatedCensusProbe:
         self._check()
         self._pass_time()
         self.nr_looks += 1
-        self._use_cpu(sum(end - start for start, end in self.mapped) / _GIB * self._costs.look_s_per_gib)
+        self._use_cpu(sum(end - start for start, end in self.mapped) / _GIB * self._costs.look_s)
         bits = self._bits
         return PageBits(bits.address.copy(), bits.is_huge.copy(), bits.present.copy(), bits.accessed.copy())
 
@@ -181,7 +179,7 @@ class SimulatedCensusProbe:
         self.nr_cleared_units += len(bits)
         pages = unpacked(bits.accessed)
         opens = np.diff(pages, axis=1, prepend=0) == 1
-        self._use_cpu(float(opens.sum() * self._costs.clear_s_per_range + pages.sum() * self._costs.clear_s_per_page))
+        self._use_cpu(float(opens.sum() * self._costs.clear_range_s + pages.sum() * self._costs.clear_page_s))
         rows = np.searchsorted(self._bits.address, bits.address)
         stuck = bits.accessed & self._mask(bits.address, self.stuck)
         self._bits.accessed[rows] &= ~bits.accessed | stuck
@@ -197,34 +195,32 @@ class SimulatedCensusProbe:
         """Nothing is held."""
 
     def _clear_refs_s(self) -> float:
-        return page_count(self._bits.present) * PAGE_SIZE / _GIB * self._costs.clear_refs_s_per_gib
+        return page_count(self._bits.present) * PAGE_SIZE / _GIB * self._costs.clear_refs_s
 
     def _pass_time(self) -> None:
         """Touch what was touched since this was called last, and drop what is mapped no longer."""
         now_s, since_s = self._clock.monotonic_s(), self._touched_until_s
         self._touched_until_s = now_s
-        for hot in self.hot:
-            if _touched(hot, np.array([since_s]), now_s)[0]:
-                self._touch(hot.start, hot.end)
-        mapped = self._mask(self._bits.address, self.mapped)
-        bits = self._bits
+        since = np.array([since_s])
+        self._touch([(hot.start, hot.end) for hot in self.hot if _touched(hot, since, now_s)[0]])
+        bits, mapped = self._bits, self._mask(self._bits.address, self.mapped)
         bits.present[:] &= mapped
         bits.accessed[:] &= mapped
         self._bits = bits.take(np.flatnonzero(bits.present.any(axis=1)))
 
-    def _touch(self, start: int, end: int) -> None:
+    def _touch(self, ranges: Sequence[Range]) -> None:
         """These pages become present and accessed, where they are mapped."""
-        columns = np.array(self.mapped, np.uint64).reshape(-1, 2)
-        low, high, _, _ = intersect(np.array([start], np.uint64), np.array([end], np.uint64), *columns.T)
-        ranges = list(zip(low.tolist(), high.tolist(), strict=True))
+        low, high, _, _ = intersect(*_columns(ranges), *_columns(self.mapped))
+        if len(low) == 0:
+            return
         first, last = join_adjacent(low // _UNIT * _UNIT, (high + _UNIT - np.uint64(1)) // _UNIT * _UNIT)
         units = [range(begin, stop, HUGE_PAGE_SIZE) for begin, stop in zip(first.tolist(), last.tolist(), strict=True)]
         self._add(np.array([address for some in units for address in some], np.uint64))
-        rows = self._rows(start, end)
-        touched = self._mask(self._bits.address[rows], ranges)
-        touched[self._bits.is_huge[rows] & touched.any(axis=1)] = ~np.uint64(0)
-        self._bits.present[rows] |= touched
-        self._bits.accessed[rows] |= touched
+        bits = self._bits
+        touched = self._mask(bits.address, list(zip(low.tolist(), high.tolist(), strict=True)))
+        touched[bits.is_huge & touched.any(axis=1)] = ~np.uint64(0)
+        bits.present[:] |= touched
+        bits.accessed[:] |= touched
 
     def _add(self, units: Addresses) -> None:
         bits = self._bits
@@ -240,16 +236,9 @@ class SimulatedCensusProbe:
         )
         self._bits = whole.take(np.argsort(whole.address))
 
-    def _rows(self, start: int, end: int) -> slice:
-        first, last = np.searchsorted(
-            self._bits.address, np.array([start // HUGE_PAGE_SIZE * HUGE_PAGE_SIZE, end], np.uint64)
-        )
-        return slice(int(first), int(last))
-
     def _mask(self, units: Addresses, ranges: Sequence[Range]) -> NDArray[np.uint64]:
         """The pages of ranges as bits (uint64[n, 8]) of these units."""
-        columns = np.array(sorted(ranges), np.uint64).reshape(-1, 2)
-        low, high, row, _ = intersect(units, units + _UNIT, *columns.T)
+        low, high, row, _ = intersect(units, units + _UNIT, *_columns(ranges))
         mask = np.zeros((len(units), 8), np.uint64)
         is_whole = high - low == _UNIT
         mask[row[is_whole]] = ~np.uint64(0)
@@ -265,6 +254,11 @@ class SimulatedCensusProbe:
     def _check(self) -> None:
         if not self.alive:
             raise TargetGone("the simulated target has exited")
+
+
+def _columns(ranges: Sequence[Range]) -> tuple[Addresses, Addresses]:
+    columns = np.array(ranges, np.uint64).reshape(-1, 2)
+    return join_adjacent(columns[:, 0], columns[:, 1])
 
 
 def _touched(hot: HotRange, since_s: np.ndarray[tuple[int], np.dtype[np.float64]], now_s: float) -> Flags:

@@ -103,7 +103,8 @@ class CensusWindows(Windows[CensusProbe]):
             aggregation_interval_s=self._interval_s * self._nr_looks,
             samples=self._nr_looks,
             late_samples=self._late_looks,
-            unclear_share=stuck / max(1, present),
+            # After an exec in the middle of a window nothing may be present.
+            unclear_share=min(1.0, stuck / present) if present else 0.0,
             uncovered_share=float(sum(uncovered)) / max(1, total),
         )
 
@@ -237,6 +238,7 @@ class _Budget:
         self._unit_s = 0.0
         self._window_clearing_s = 0.0
         self._window_left_out = 0
+        self._weight = 1.0
         self.needed_interval_s = 0.0
 
     @property
@@ -268,8 +270,9 @@ class _Budget:
         """Take in what a window has cost."""
         fixed_s = (cpu_s - self._window_clearing_s) / looks
         clearing_s = (self._window_clearing_s + self._window_left_out * self._unit_s) / looks
-        # Half, so that one dear window does not move everything.
-        self._fixed_s += (fixed_s - self._fixed_s) / 2
-        self._clearing_s += (clearing_s - self._clearing_s) / 2
+        self._fixed_s += (fixed_s - self._fixed_s) * self._weight
+        self._clearing_s += (clearing_s - self._clearing_s) * self._weight
+        # After the first, so that one dear window does not move everything.
+        self._weight = 0.5
         self.needed_interval_s = (self._fixed_s + self._clearing_s) / self._goal.cpu_share
         self.open_window()

@@ -146,6 +146,7 @@ class MonitorLoop:
         for one in self._watched.values():
             if one.census is not None:
                 with suppress(TargetGone):  # the first window will find it out
+                    one.census.ranges()
                     one.census.look()
         return self._clock.cpu_s() - began_s
 
@@ -166,7 +167,7 @@ class MonitorLoop:
         if began_s >= scheme.not_before_s and not self._canary.failure:
             for action in planned:
                 actor = self._watched[action.target].actor if action.target in self._watched else None
-                if actor is None:
+                if actor is None or self._windows.is_outdated(action.target):
                     continue
                 try:
                     outcome = actor.carry_out(action)

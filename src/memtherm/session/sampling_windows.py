@@ -148,8 +148,10 @@ class SamplingWindows(Windows[Probe]):
     def _tuned_interval_s(self) -> float:
         goal, attributes, table = self._wanted.interval_goal, self._sampler.attributes, self._sampler.table
         assert goal is not None
+        if len(table) == 0:
+            return attributes.sampling_interval_s
         self._windows_to_tuning -= 1
-        if self._windows_to_tuning > 0 or len(table) == 0:
+        if self._windows_to_tuning > 0:
             return attributes.sampling_interval_s
         self._windows_to_tuning = goal.windows
         size = table.size_bytes

@@ -80,6 +80,10 @@ class Windows(ABC, Generic[_Probe]):
                 self._probes.pop(target)
         return answers
 
+    def is_outdated(self, target: int) -> bool:
+        """Whether the target has called exec in the window: what was found is of memory that is gone."""
+        return target not in self._probes or self._generations[target] != self._probes[target].generation
+
     def _has_new_memory(self, target: int, probe: _Probe) -> bool:
         """Whether the target has called exec since this was asked last: nothing learned holds then."""
         old, self._generations[target] = self._generations[target], probe.generation

@@ -22,6 +22,7 @@ def plain_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         regions.nr_accesses.tolist(),
         regions.access_rate.round(6).tolist(),
         regions.age_s.round(6).tolist(),
+        regions.rate_error.round(6).tolist(),
         strict=True,
     )
     return {
@@ -38,8 +39,9 @@ def plain_snapshot(snapshot: Snapshot) -> dict[str, Any]:
                 "nr_accesses": nr_accesses,
                 "access_rate": rate,
                 "age_s": age_s,
+                "rate_error": rate_error,
             }
-            for target, start, end, nr_accesses, rate, age_s in columns
+            for target, start, end, nr_accesses, rate, age_s, rate_error in columns
         ],
     }
 

@@ -1,0 +1,84 @@
+"""Writes docs/benchmarks.md from the results of the last whole runs of accuracy.py and overhead.py."""
+
+from typing import Any
+
+from benchmarks.support.machine import REPOSITORY, load
+from benchmarks.support.tables import accuracy_table, ages_table, markdown, overhead_table, shortfalls, stall_shortfalls
+
+_PAGE = REPOSITORY / "docs" / "benchmarks.md"
+
+_TEXT = """\
+# Benchmarks
+
+Written by `benchmarks/table.py` from `build/bench/*.json`; `make bench` runs all of it again.
+
+## Accuracy and cost of watching
+
+{accuracy_conditions}
+
+Each line is `memtherm monitor --json` as a process of its own, at its defaults but for the method, on a C program
+whose accesses are known (`tests/system/workload.c`): 256 MiB with 16 MiB hot where the case says nothing else. The
+second half of each run is scored.
+
+* A page is *seen as hot* from half of the access rate on that the hottest pages should show, and *is hot* where it
+  should show 0.6 of that or more. Pages that should show between 0.4 and 0.6 are left out: five looks tell fifths.
+  Where the hot set moves, the rate that a page should show is the share of the window in which it was hot, and
+  those between 0.2 and 0.6 are left out: a look finds what was hot for any part of its interval.
+* *Worst F1* is of the worst single window. A precision of 1 with a recall of 0 means that nothing was seen.
+* *Age error* is the largest one, of memory whose last access is known and at least a window ago.
+* *Noticed* is the mean time from a jump of the hot set to the first snapshot with an F1 of 0.95 or more.
+* *CPU watching* is what the monitor counts as its own (the thread that looks), in percent of one CPU; *process* is
+  all threads, so with the printing of JSON, as the kernel counts them. RSS is at the end, peak since the start.
+
+{accuracy}
+
+### What falls short
+
+{accuracy_shortfalls}
+
+### Ages of idle memory, by census
+
+{ages}
+
+## What being watched costs the target
+
+{overhead_conditions}
+
+Two equal workloads take turns on one CPU; one is watched, and every four seconds the roles change. The slowdown is
+the ratio of the CPU time of a pass, with its 95 % confidence interval. A thread of each workload, at real-time
+priority, maps, faults in and unmaps 64 KiB about 1500 times a second; the table has its longest waits, with those of
+the unwatched workload in the same seconds. `usual` is the median of the longest in half a second.
+
+{overhead}
+
+### What falls short
+
+{overhead_shortfalls}
+"""
+
+
+def main() -> None:
+    accuracy, overhead = load("accuracy"), load("overhead")
+    if accuracy["is_quick"] or overhead["is_quick"]:
+        print(f"{_PAGE.relative_to(REPOSITORY)} is left as it is: it is made from whole runs only")
+        return
+    _PAGE.parent.mkdir(exist_ok=True)
+    text = _TEXT.format(
+        accuracy_conditions=_conditions(accuracy),
+        accuracy=accuracy_table(accuracy["rows"]),
+        accuracy_shortfalls=shortfalls(accuracy["rows"]),
+        ages=ages_table(accuracy["rows"]),
+        overhead_conditions=_conditions(overhead),
+        overhead=overhead_table(overhead["rows"]),
+        overhead_shortfalls=stall_shortfalls(overhead["rows"]),
+    )
+    _PAGE.write_text(text)
+    print(f"wrote {_PAGE.relative_to(REPOSITORY)}")
+
+
+def _conditions(result: dict[str, Any]) -> str:
+    return markdown(("what", "value"), [(name, f"`{text}`") for name, text in result["conditions"].items()])
+
+
+if __name__ == "__main__":
+    main()
