@@ -229,7 +229,7 @@ def test_a_target_that_maps_and_unmaps_without_pause(method: str) -> None:
             process.stdout.readline()
             policy = Policy(schemes=(COLD,), guard=GuardSettings(min_target_bytes=0), attributes=attributes(method))
             with memtherm.monitor(pid=process.pid, policy=policy, apply=True) as session:
-                end_s = time.monotonic() + 2
+                end_s = time.monotonic() + 1
                 for number, _ in enumerate(session.reports()):
                     if number > 0 and time.monotonic() > end_s:
                         break

@@ -117,7 +117,8 @@ _log_lock = threading.Lock()
 def _captured_log() -> Iterator[collections.deque[str]]:
     """Collects what libbpf would print on stderr.  Its print function is one for the process: hence the lock."""
     lines: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
-    buffer = ctypes.create_string_buffer(_LOG_BYTES)
+    # Of a mapping only what is written takes memory, and mostly nothing is.
+    buffer = (ctypes.c_char * _LOG_BYTES).from_buffer(mmap.mmap(-1, _LOG_BYTES))
     format_text = _vsnprintf()
 
     def keep(level: int, template: bytes, arguments: int) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
 from memtherm.linux.libbpf import BpfLink, BpfObject
+from memtherm.linux.libc import give_back_memory
 from memtherm.linux.page_entries import (
     ADDRESS_CAPACITY,
     RANGE,
@@ -148,6 +149,8 @@ class PageTableWalker:
             )
         elf = importlib.resources.files("memtherm.linux").joinpath("walk.bpf.o").read_bytes()
         self._object = BpfObject(elf)
+        # libbpf has read all of the kernel's type information for it: 14 MiB that nobody needs now.
+        give_back_memory()
         shared = np.frombuffer(self._object.map_memory(".bss"), dtype=SHARED, count=1)
         self._request = shared["request"]
         self._response = shared["response"]

@@ -64,6 +64,7 @@ class CensusWindows(Windows[CensusProbe]):
         self._late_looks = 0
         self._update_ranges()
         began_cpu_s += self._look_at_past()
+        self._fit_interval()
         deadline_s = self._clock.monotonic_s() + self._interval_s
         for _ in range(self._nr_looks):
             deadline_s = self._wait(deadline_s, self._interval_s, stopped)
@@ -75,7 +76,7 @@ class CensusWindows(Windows[CensusProbe]):
             self._census[target].close_window(now_s)
             self._runs[target] = self._census[target].runs(limit=self._max_nr_regions())
         self._budget.close_window(self._clock.cpu_s() - began_cpu_s, looks=self._nr_looks)
-        self._fit_interval()
+        self.needed_interval_s = self._budget.needed_interval_s
         return bool(self._probes)
 
     def regions(self) -> Regions:
@@ -138,7 +139,6 @@ class CensusWindows(Windows[CensusProbe]):
         self._budget.open_window()
         if not self._budget.needed_interval_s:
             self._budget.expect(sum(reading_s.values()) * COST_OF_LOOK)
-            self._fit_interval()
         return self._clock.cpu_s() - began_cpu_s
 
     def _look_at(self, target: int, probe: CensusProbe) -> float:
@@ -201,7 +201,7 @@ class CensusWindows(Windows[CensusProbe]):
             census.forget_stuck()
 
     def _fit_interval(self) -> None:
-        self.needed_interval_s = needed_s = self._budget.needed_interval_s
+        needed_s = self._budget.needed_interval_s
         goal = self._attributes.interval_goal
         if goal is not None and not needed_s <= self._interval_s <= 2 * _ROOM * needed_s:
             wanted_s = min(math.ceil(1000 * _ROOM * needed_s) / 1000, self._budget.longest_interval_s)

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from memtherm.core.report import Report
 from memtherm.core.snapshot import Snapshot, TargetInfo
-from memtherm.linux.libc import malloc_trim
+from memtherm.linux.libc import give_back_memory
 from memtherm.session.loop import MonitorLoop
 
 # A reader that is slower than the windows gets the newest; 64 windows are 6 s at the default intervals.
@@ -104,8 +104,8 @@ class Session:
             for number, report in enumerate(self._loop.reports(stopped=self._stop.is_set)):
                 self._put(report)
                 if number % _REPORTS_TO_TRIM == 0:
-                    # Loading the BPF object and the first look at all memory leave 15 to 20 MiB free behind them.
-                    malloc_trim()
+                    # The first look at all memory leaves some MiB behind it.
+                    give_back_memory()
         except BaseException as problem:  # handed over to the reader, whatever it is
             self._problem = problem
         finally:
