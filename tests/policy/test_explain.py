@@ -9,6 +9,7 @@ from memtherm.core.guard import GuardSettings
 from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
 from memtherm.errors import InvalidInput
 from memtherm.policy.explain import explain, explain_policy, scheme_warnings, warnings
+from memtherm.policy.file import parse_policy
 from memtherm.policy.scheme_line import parse_scheme_line
 from memtherm.policy.values import Policy, TargetSelector, named
 
@@ -86,7 +87,8 @@ def test_a_policy_is_explained_from_target_to_guard() -> None:
     )
     assert explain_policy(policy) == [
         'watches processes named "redis-server" and process 42',
-        "looks every 5 ms, decides every 100 ms, with 10 to 1000 regions",
+        "counts every page while that is cheap enough, else lets one page speak for its region, "
+        "at intervals that fit themselves to the target and to 1 % of one CPU, with 10 to 1000 regions",
         'scheme "it": pages out memory in regions of any size that was not accessed for 2 minutes or longer',
         'scheme "scheme 2 (stat)": counts memory in regions of any size at any access rate',
         "leaves targets with less than 64 MiB in memory alone",
@@ -119,3 +121,10 @@ def test_values_that_cannot_be_meant_are_refused_with_a_hint(wrong: Callable[[],
     with pytest.raises(InvalidInput) as refusal:
         wrong()
     assert refusal.value.hint
+
+
+def test_fixed_intervals_are_told() -> None:
+    monitor = '[monitor]\nmethod = "census"\nsampling_interval = "1s"'
+    policy = parse_policy(f'version = 1\n[[scheme]]\naction = "stat"\n{monitor}')
+    sentence = "counts every page, looks every 1 second, decides every 20 seconds, with 10 to 1000 regions"
+    assert explain_policy(policy)[1] == sentence

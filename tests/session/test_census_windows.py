@@ -439,3 +439,17 @@ def test_a_stopped_census_ends_within_its_window() -> None:
     assert list(loop.reports(stopped=lambda: clock.monotonic_s() > 4.0)) == []
     assert clock.monotonic_s() < 4.5
     assert CENSUS.method == "census"
+
+
+def test_looks_are_no_closer_than_clearing_everything_can_bear() -> None:
+    """clear_refs holds up the target and flushes no TLB: a wanted interval that is too short for it is not kept."""
+    clock = VirtualClock()
+    probe = census_probe(clock, [(0, GIB)], present=[(0, GIB)], costs=FREE)
+    probe.min_sampling_interval_s = 0.2
+    fixed = MonitoringAttributes(method="census", sampling_interval_s=0.005, aggregation_interval_s=0.1)
+    loop = make_loop([watched(clock, probe)], clock, attributes=fixed)
+    report = take(loop, 1)[0]
+    assert report.snapshot.conditions.sampling_interval_s == pytest.approx(0.25)
+    assert "sampling interval is now 250 ms" in report.events[0]
+    probe.min_sampling_interval_s = 0.0
+    assert take(loop, 1)[0].snapshot.conditions.sampling_interval_s == 0.005

@@ -12,6 +12,7 @@ import memtherm
 from memtherm import AccessPattern, Action, Bounds, GuardSettings, MonitoringAttributes, Policy, Report, Scheme
 from memtherm.session.open import canary_failure
 from support.children import on_one_processor
+from support.command import memtherm as memtherm_command
 from support.privileges import run_as_nobody
 from support.requires import require
 from support.swap import swap_on
@@ -202,3 +203,19 @@ def test_pid_1_is_refused() -> None:
     ):
         for report in session.reports(limit=3):
             assert report.schemes[0].total.applied_bytes == 0
+
+
+def test_the_command_pages_out_what_nobody_touches() -> None:
+    """`run --apply`: applied_bytes agrees with VmSwap within 1 %, and the hot set stays."""
+    require("root", "bpf", "swap", "cc")
+    with swap_on(600 * MIB), workload(size_bytes=SIZE, hot=HOT) as child:
+        line = "4K max 0% 0% 1s max pageout"
+        result = memtherm_command(
+            "run", "--scheme", line, "--pid", str(child.pid), "--apply", "--duration", "20s", "--json"
+        )
+        assert result.exit_code == 0, result.stderr
+        total = result.json_lines()[-1]["schemes"][0]["total"]
+        assert total["applied_bytes"] >= 300 * MIB
+        assert total["applied_bytes"] == pytest.approx(child.swap_bytes(), rel=0.01)
+        for start, end in child.hot_ranges:
+            assert present_bytes(child.pid, start, end) == end - start

@@ -68,6 +68,10 @@ class CensusProbe(Protocol):
     def generation(self) -> int:
         """How often the target has replaced its memory by exec."""
 
+    @property
+    def min_sampling_interval_s(self) -> float:
+        """The shortest interval between looks at which clearing does not burden the target."""
+
     def ranges(self) -> list[Range]:
         """The mappings, ascending and disjoint; looked up anew at each call."""
 

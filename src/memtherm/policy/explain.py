@@ -3,10 +3,16 @@
 import math
 from collections.abc import Callable
 
+from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.scheme import Action, Bounds, Scheme
 from memtherm.policy.values import Policy
 from memtherm.units import PAGE_SIZE, exact_rate, exact_size, exact_time
 
+_METHODS = {
+    "auto": "counts every page while that is cheap enough, else lets one page speak for its region",
+    "census": "counts every page",
+    "sampling": "lets one page speak for its region",
+}
 _VERBS = {
     Action.WILLNEED: "asks the kernel to bring in",
     Action.COLD: "marks as cold, so that the kernel reclaims it first,",
@@ -49,8 +55,7 @@ def explain_policy(policy: Policy) -> list[str]:
     attributes = policy.attributes
     sentences = [
         f"watches {' and '.join(names)}" if names else "names no target: the command line must",
-        f"looks every {time_words(attributes.sampling_interval_s)}, decides every "
-        f"{time_words(attributes.aggregation_interval_s)}, with {attributes.min_nr_regions} to "
+        f"{_METHODS[attributes.method]}, {_interval_words(attributes)}, with {attributes.min_nr_regions} to "
         f"{attributes.max_nr_regions} regions",
     ]
     sentences += [f'scheme "{scheme.name}": {explain(scheme)}' for scheme in policy.schemes]
@@ -59,6 +64,14 @@ def explain_policy(policy: Policy) -> list[str]:
     if policy.guard.override_application_hints:
         sentences.append("acts even against huge page advice that the application gave itself")
     return sentences
+
+
+def _interval_words(attributes: MonitoringAttributes) -> str:
+    if attributes.interval_goal is not None:
+        share = exact_rate(attributes.interval_goal.cpu_share)
+        return f"at intervals that fit themselves to the target and to {share} of one CPU"
+    looks, decides = time_words(attributes.sampling_interval_s), time_words(attributes.aggregation_interval_s)
+    return f"looks every {looks}, decides every {decides}"
 
 
 def warnings(policy: Policy) -> list[str]:

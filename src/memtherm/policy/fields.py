@@ -195,7 +195,7 @@ SECTIONS = {
         ),
         Section(
             "monitor", False, "How closely the targets are watched.",
-            ("method", "probe", "intervals_goal", "cpu_budget", "allow_stretching"),
+            ("probe", "intervals_goal", "cpu_budget", "allow_stretching"),
             (("sampling_interval", "aggregation_interval"), ("min_nr_regions", "max_nr_regions")),
         ),
         Section(

@@ -4,10 +4,15 @@ from typing import Any
 
 from memtherm.policy.fields import FIELDS, SECTIONS, Field, Section, fields_of
 
+_INTRODUCTION = """# Policy files
+
+Made from the table of fields in `src/memtherm/policy/fields.py`. `memtherm check FILE` says in plain sentences what a
+file means, or names all that is wrong in it, with lines."""
+
 
 def field_table_markdown() -> str:
     """All sections and fields of a policy file as Markdown."""
-    parts = [_section_markdown(section) for section in SECTIONS.values()]
+    parts = [_INTRODUCTION, *(_section_markdown(section) for section in SECTIONS.values())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -28,7 +33,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _section_markdown(section: Section) -> str:
-    title = f"### `{section.header}`" if section.key else "### Top of the file"
+    title = f"## `{section.header}`" if section.key else "## Top of the file"
     rows = ["| key | value | example | default | meaning |", "|---|---|---|---|---|"]
     rows += [_row(field) for field in FIELDS if field.section == section.key]
     text = f"{title}\n\n{section.sentence}\n\n" + "\n".join(rows)

@@ -28,6 +28,7 @@ from memtherm.linux.pagemap import Pagemap, is_exclusive
 from memtherm.linux.process import Process
 from memtherm.probe.folios import LargeFolios
 from memtherm.probe.layout import three_ranges
+from memtherm.probe.pace import shortest_interval_s
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 # Still-set bits that are looked at after each clearing; each look is a read of 8 bytes, about 1 µs.
@@ -39,10 +40,6 @@ _MEMORY = 64
 _TOO_MANY_UNCLEAR = 0.25
 # Looking at all of a target's memory takes 40 ms per GiB.
 _SHARING_LOOK_INTERVAL_S = 60.0
-# clear_refs may hold up the target for a twentieth of the time at most.  At 100 ms a set that lives in
-# the TLB was seen again whole (damon-spec §5.3).
-_CLEAR_REFS_SHARE = 20
-_CLEAR_REFS_MIN_INTERVAL_S = 0.1
 
 _PAGE = np.uint64(PAGE_SIZE)
 _HUGE = np.uint64(HUGE_PAGE_SIZE)
@@ -161,7 +158,7 @@ class BpfProbe:
         clear(self._process, ClearKind.ALL)
         cost_s = time.monotonic() - began_s
         self._clear_refs_cost_s += (cost_s - self._clear_refs_cost_s) / (4 if self._clear_refs_cost_s else 1)
-        self.min_sampling_interval_s = max(_CLEAR_REFS_MIN_INTERVAL_S, _CLEAR_REFS_SHARE * self._clear_refs_cost_s)
+        self.min_sampling_interval_s = shortest_interval_s(self._clear_refs_cost_s)
 
 
 def _shared_share(process: Process) -> float:

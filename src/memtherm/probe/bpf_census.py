@@ -14,6 +14,7 @@ Facts as in probe/bpf.py, and:
 import itertools
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,6 +32,7 @@ from memtherm.linux.page_table import PageTableWalker
 from memtherm.linux.pagemap import Pagemap, is_exclusive
 from memtherm.linux.process import Process
 from memtherm.probe.folios import LargeFolios
+from memtherm.probe.pace import shortest_interval_s
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 _MAX_GAP_PAGES = 16
@@ -61,6 +63,7 @@ class BpfCensusProbe:
         self._unit_start: Addresses
         self._unit_end: Addresses
         self.clearing = "cold"
+        self.min_sampling_interval_s = 0.0
         self.ranges()
 
     @property
@@ -86,7 +89,9 @@ class BpfCensusProbe:
     def clear(self, bits: PageBits) -> PageBits:
         """Clear these accessed bits.  Returns those that could not be cleared."""
         if self.clearing == "clear_refs":
+            began_s = time.monotonic()
             clear(self._process, ClearKind.ALL)
+            self.min_sampling_interval_s = shortest_interval_s(time.monotonic() - began_s)
             return bits.take(np.zeros(0, np.int64))
         stuck = np.zeros_like(bits.accessed)
         for first in range(0, len(bits), _UNITS_A_STEP):
@@ -100,6 +105,7 @@ class BpfCensusProbe:
         """Use clear_refs from now on, if that holds up the target's mmap for less than this; else single pages."""
         expected_s = self._process.rss_bytes() * _CLEAR_REFS_S_PER_BYTE
         self.clearing = "clear_refs" if expected_s < longest_stall_s else "cold"
+        self.min_sampling_interval_s = shortest_interval_s(expected_s) if self.clearing == "clear_refs" else 0.0
         return self.clearing == "clear_refs"
 
     def close(self) -> None:

@@ -141,6 +141,7 @@ class SimulatedCensusProbe:
         self.stuck: Sequence[Range] = ()
         self.alive = True
         self.generation = 0
+        self.min_sampling_interval_s = 0.0
         self.clearing = "cold"
         self.nr_looks = 0
         self.nr_cleared_units = 0

@@ -11,7 +11,7 @@ from memtherm.core.condense import Runs
 from memtherm.core.protocols import CensusProbe, Clock
 from memtherm.core.ranges import Counts
 from memtherm.core.snapshot import Conditions, Regions, rate_error
-from memtherm.session.windows import Stopped, Windows, concatenated, joined_names
+from memtherm.session.windows import Stopped, Windows, concatenated, joined_names, stretched
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 # Looks of a window where intervals fit themselves: rates in steps of a fifth, and ages to within five looks.
@@ -201,11 +201,19 @@ class CensusWindows(Windows[CensusProbe]):
             census.forget_stuck()
 
     def _fit_interval(self) -> None:
-        needed_s = self._budget.needed_interval_s
-        goal = self._attributes.interval_goal
-        if goal is not None and not needed_s <= self._interval_s <= 2 * _ROOM * needed_s:
-            wanted_s = min(math.ceil(1000 * _ROOM * needed_s) / 1000, self._budget.longest_interval_s)
-            self._interval_s = max(wanted_s, goal.min_sampling_interval_s)
+        """To the CPU share where there is a goal; no shorter than clearing can bear in any case."""
+        shortest_s = max((probe.min_sampling_interval_s for probe in self._probes.values()), default=0.0)
+        goal, wanted_s = self._attributes.interval_goal, self._attributes.sampling_interval_s
+        if goal is not None:
+            needed_s = max(self._budget.needed_interval_s, shortest_s)
+            if not needed_s <= self._interval_s <= 2 * _ROOM * needed_s:
+                longer_s = min(math.ceil(1000 * _ROOM * needed_s) / 1000, self._budget.longest_interval_s)
+                self._interval_s = max(longer_s, goal.min_sampling_interval_s)
+        elif shortest_s <= wanted_s:
+            self._interval_s = wanted_s
+        elif not shortest_s <= self._interval_s <= 2 * _ROOM * shortest_s:
+            self._interval_s = math.ceil(1000 * _ROOM * shortest_s) / 1000
+            self.events.append(stretched(self._interval_s))
 
     def _regions_of(self, target: int, runs: Runs) -> Regions:
         looks = self._nr_looks

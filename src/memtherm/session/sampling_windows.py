@@ -13,8 +13,7 @@ from memtherm.core.sampling import Sampler
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.core.tuning import access_score, tuned_interval_s
 from memtherm.errors import InvalidInput
-from memtherm.session.windows import Stopped, Windows, joined_names
-from memtherm.units import format_time
+from memtherm.session.windows import Stopped, Windows, joined_names, stretched
 
 
 class SamplingWindows(Windows[Probe]):
@@ -137,10 +136,7 @@ class SamplingWindows(Windows[Probe]):
         aggregation_s = sampling_s * self._wanted.samples_per_window
         if self._wanted.interval_goal is None:
             aggregation_s = max(aggregation_s, self._wanted.aggregation_interval_s)
-            self.events.append(
-                f"sampling interval is now {format_time(sampling_s)}: "
-                "clearing accessed bits costs too much for the wanted one"
-            )
+            self.events.append(stretched(sampling_s))
         self._sampler.set_attributes(
             replace(self._wanted, sampling_interval_s=sampling_s, aggregation_interval_s=aggregation_s)
         )

@@ -10,6 +10,7 @@ from memtherm.core.protocols import Clock
 from memtherm.core.ranges import Counts
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.errors import TargetGone
+from memtherm.units import format_time
 
 # How long a reader who stops may have to wait.
 _LONGEST_SLEEP_S = 0.2
@@ -104,6 +105,11 @@ class Windows(ABC, Generic[_Probe]):
         while not stopped() and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             self._clock.sleep(min(left_s, _LONGEST_SLEEP_S))
         return deadline_s + interval_s
+
+
+def stretched(interval_s: float) -> str:
+    """What is told where a wanted interval cannot be kept."""
+    return f"sampling interval is now {format_time(interval_s)}: clearing costs too much for the wanted one"
 
 
 def joined_names(values: Mapping[int, str]) -> str:
