@@ -51,6 +51,7 @@ def main() -> None:
             except MonitorEnded as problem:
                 rows.append({"case": case.name, "method": "all", "skipped": f"a monitor ended: {problem}"})
         if long_ages is not None:
+            long_ages.wait(LONG_AGES.run_s / 2)
             rows.append(long_ages.row(after_s=LONG_AGES.run_s))
     print(f"\n{accuracy_table(rows)}\n\n{shortfalls(rows)}")
     is_quick = arguments.quick or arguments.only is not None

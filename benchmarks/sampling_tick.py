@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from benchmarks.support.machine import conditions, save
+from benchmarks.support.tables import tick_table
 
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.sampling import Sampler
@@ -32,6 +34,7 @@ def next_window(sampler: Sampler) -> None:
 
 
 def main() -> None:
+    began = conditions()
     attributes = MonitoringAttributes(min_nr_regions=REGIONS, max_nr_regions=REGIONS)
     with workload(size_bytes=SIZE_BYTES, hot=HOT, period_s=0.002) as child, open_process(child.pid) as process:
         probe = BpfProbe(process)
@@ -51,13 +54,18 @@ def main() -> None:
             if sampler.window_is_complete:
                 rows["window"].append(cpu_ms(partial(next_window, sampler))[0])
         probe.close()
-    tick = statistics.median(map(sum, zip(rows["draw"], rows["clear"], rows["read"], rows["record"], strict=True)))
-    print(f"{'part':<34} {'median':>9} {'p95':>9}   ms of CPU, {len(sampler.table)} regions")
-    for name, values in rows.items():
-        print(f"{name:<34} {statistics.median(values):9.3f} {np.percentile(values, 95):9.3f}")
-    print(f"{'a tick in all (bar: < 4)':<34} {tick:9.3f}")
-    bookkeeping = statistics.median(rows["draw"]) + statistics.median(rows["record"])
-    print(f"{'of it bookkeeping':<34} {bookkeeping:9.3f}")
+    rows["a tick in all (bar: 4)"] = list(
+        map(sum, zip(rows["draw"], rows["clear"], rows["read"], rows["record"], strict=True))
+    )
+    rows["of it bookkeeping, draw and record (bar: 0.5)"] = list(
+        map(sum, zip(rows["draw"], rows["record"], strict=True))
+    )
+    table = [
+        {"part": name, "median_ms": statistics.median(values), "p95_ms": float(np.percentile(values, 95))}
+        for name, values in rows.items()
+    ]
+    print(tick_table(table))
+    save("sampling_tick", began=began, is_quick=False, rows=table)
 
 
 if __name__ == "__main__":

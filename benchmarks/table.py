@@ -3,7 +3,15 @@
 from typing import Any
 
 from benchmarks.support.machine import REPOSITORY, load
-from benchmarks.support.tables import accuracy_table, ages_table, markdown, overhead_table, shortfalls, stall_shortfalls
+from benchmarks.support.tables import (
+    accuracy_table,
+    ages_table,
+    markdown,
+    overhead_table,
+    shortfalls,
+    stall_shortfalls,
+    tick_table,
+)
 
 _PAGE = REPOSITORY / "docs" / "benchmarks.md"
 
@@ -54,11 +62,23 @@ the unwatched workload in the same seconds. `usual` is the median of the longest
 ### What falls short
 
 {overhead_shortfalls}
+
+## One tick of sampling, and the start
+
+CPU time of one tick over 1000 regions of a process of 1 GiB (`benchmarks/sampling_tick.py`):
+
+{tick_conditions}
+
+{tick}
+
+Wall time of a start (`benchmarks/start.py`):
+
+{start}
 """
 
 
 def main() -> None:
-    accuracy, overhead = load("accuracy"), load("overhead")
+    accuracy, overhead, tick, start = (load(name) for name in ("accuracy", "overhead", "sampling_tick", "start"))
     if accuracy["is_quick"] or overhead["is_quick"]:
         print(f"{_PAGE.relative_to(REPOSITORY)} is left as it is: it is made from whole runs only")
         return
@@ -71,6 +91,9 @@ def main() -> None:
         overhead_conditions=_conditions(overhead),
         overhead=overhead_table(overhead["rows"]),
         overhead_shortfalls=stall_shortfalls(overhead["rows"]),
+        tick_conditions=_conditions(tick),
+        tick=tick_table(tick["rows"]),
+        start=tick_table(start["rows"]),
     )
     _PAGE.write_text(text)
     print(f"wrote {_PAGE.relative_to(REPOSITORY)}")

@@ -83,7 +83,7 @@ CASES = (
     Case(name="forked, read", processes=2, period_s=0.005),
     Case(name="forked, written", processes=2, period_s=0.005, access="write"),
     Case(name="Zipf, in a row", hot=((0, 256 * MIB),), zipf_pages=64, period_s=0.005),
-    Case(name="Zipf, scattered", hot=((0, 256 * MIB),), zipf_pages=64, period_s=0.005, scatter=40503),
+    Case(name="Zipf, scattered", hot=((0, 256 * MIB),), zipf_pages=64, period_s=0.005, scatter=40503, run_s=24),
     Case(name="drifting 1 MiB a second", move_bytes=256 << 10, move_every_s=0.25, run_s=16),
     Case(name="jumping each 8 s", move_bytes=96 * MIB, move_every_s=8.0, run_s=36),
     Case(name="ages from 1 s on", hot=((0, MIB),), move_bytes=MIB, move_every_s=1.0, run_s=20, is_quick=True),
@@ -92,7 +92,7 @@ CASES = (
     Case(name="target of 1 GiB", size_bytes=GIB, is_quick=True),
     Case(name="target of 4 GiB", size_bytes=4 * GIB, run_s=14, is_alone=True),
     Case(name="target of 4 GiB, THP", size_bytes=4 * GIB, pages="huge", is_alone=True),
-    Case(name="target of 16 GiB", size_bytes=16 * GIB, run_s=20, is_alone=True),
+    Case(name="target of 16 GiB", size_bytes=16 * GIB, run_s=50, is_alone=True),
 )
 
 LONG_AGES = Case(name="ages to 10 min", size_bytes=GIB, hot=((0, MIB),), move_bytes=MIB, move_every_s=1.0, run_s=610)

@@ -73,7 +73,9 @@ def _missed(row: Row) -> Iterator[tuple[str, str]]:
     if row["process_cpu_percent"] > _CPU_PERCENT and "5 ms" not in row["method"]:
         yield f"{row['process_cpu_percent']:.2f} % of a CPU; bar 1 %", _cause_of_cpu(row)
     if row["rss_bytes"] > _RSS_BYTES:
-        yield f"{row['rss_bytes'] / (1 << 20):.0f} MiB; bar 60 MiB", ""
+        yield f"{row['rss_bytes'] / (1 << 20):.0f} MiB; bar 60 MiB", "not known"
+    if row["peak_bytes"] > _RSS_BYTES:
+        yield f"{row['peak_bytes'] / (1 << 20):.0f} MiB at the peak; bar 60 MiB", "not known"
     if row.get("age_error_windows", 0) > 1:
         yield (
             f"ages wrong by up to {row['age_error_s']:.2f} s, {row['age_error_windows']:.1f} windows",
@@ -87,7 +89,8 @@ def _missed(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _cause_of_pages(row: Row, *, is_census: bool) -> str:
-    if row["unclear_share"] > 0.05 and row["precision"] < row["recall"]:
+    is_shared = "process" in row["case"] or "forked" in row["case"]
+    if is_shared and row["unclear_share"] > 0.05 and row["precision"] < row["recall"]:
         return (
             f"{100 * row['unclear_share']:.0f} % of what was looked at is mapped by other processes too: "
             "MADV_COLD does not clear it, and it counts as accessed"
@@ -97,7 +100,7 @@ def _cause_of_pages(row: Row, *, is_census: bool) -> str:
     if row["regions"] > 0.9 * _MOST_REGIONS:
         return f"more pieces than the {_MOST_REGIONS} regions of a snapshot: neighbours were joined"
     if is_census:
-        return ""
+        return "not known"
     if row["hot_bytes"] < row["size_bytes"] / _MOST_REGIONS:
         return "the hot set is smaller than a region: one page of it, drawn at random, is seldom a hot one"
     if row["is_moving"]:
@@ -118,6 +121,13 @@ def _cause_of_cpu(row: Row) -> str:
         return f"{printing:.2f} % is for printing {row['regions']} regions as JSON each {row['window_s']:.2f} s"
     return (
         f"watching itself takes {row['watching_cpu_percent']:.2f} % in {row['windows']} windows, soon after its start"
+    )
+
+
+def tick_table(rows: Sequence[Row]) -> str:
+    return markdown(
+        ("part", "median ms", "p95 ms"),
+        [(row["part"], f"{row['median_ms']:.3f}", f"{row['p95_ms']:.3f}") for row in rows],
     )
 
 
