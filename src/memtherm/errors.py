@@ -41,6 +41,10 @@ class InvalidPolicy(InvalidInput):
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
 
+    def __str__(self) -> str:
+        """The message, and below it each problem where there are several."""
+        return "\n  ".join([self.message, *(self.problems if len(self.problems) > 1 else ())])
+
 
 class HostCannot(MemthermError):
     """This host cannot do it, or does not let us."""

@@ -1,18 +1,21 @@
 """`memtherm run`: what it acts with, what it refuses, what it says."""
 
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from support.children import Child
-from support.command import assert_refused, forked, memtherm
+from support.command import PATIENCE_S, assert_refused, forked, memtherm, running
 
 REPORT_KEYS = {"time_s", "targets", "nr_regions", "working_set_bytes", "schemes", "events", "conditions"}
 SCHEME_KEYS = {"name", "action", "matched_bytes", "tried_bytes", "applied_bytes", "refused", "total"}
 TOTAL_KEYS = {"nr_tried", "tried_bytes", "nr_applied", "applied_bytes", "refused_bytes"}
 STAT_LINE = "4K max 0% 0% 0 max stat"
 UNBOUNDED_LINE = "4K max min max 2s max {}"
+
+SHORT = ("--sampling", "10ms", "--aggregation", "50ms")
 
 
 def test_a_policy_file(target: Child, good_policy: str) -> None:
@@ -107,3 +110,28 @@ def test_the_duration_does_not_wait_for_a_long_window(target: Child) -> None:
     assert result.exit_code == 0
     assert len(result.json_lines()) == 1
     assert time.monotonic() - began_s < 20
+
+
+def test_the_sum_is_told_after_an_interrupt_too(target: Child) -> None:
+    with running("run", "--scheme", "min max min max min max stat", "--pid", str(target.pid), *SHORT) as process:
+        assert process.stdout is not None
+        while "regions" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "in all:" in output
+
+
+def test_a_limit_of_windows(target: Child) -> None:
+    result = forked(
+        "run", "--scheme", "min max min max min max stat", "--pid", str(target.pid), "--json", "-n", "2", *SHORT
+    )
+    assert (result.exit_code, len(result.json_lines())) == (0, 2)
+
+
+def test_an_action_that_this_version_cannot_do_is_not_applied_in_silence(target: Child) -> None:
+    line = "2M max 80 max 2s max hugepage"
+    result = forked("run", "--scheme", line, "--pid", str(target.pid), "--apply")
+    assert_refused(result, 3, "hugepage cannot be done on another process")
+    assert forked("run", "--scheme", line, "--pid", str(target.pid), "-n", "1", *SHORT).exit_code == 0

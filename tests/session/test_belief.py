@@ -1,6 +1,7 @@
 """Whether numbers can be believed: each doubt, and a canary that fails while running."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,14 +33,14 @@ def conditions(**changed: float) -> Conditions:
 
 
 def test_no_doubts() -> None:
-    assert doubts(conditions(late_samples=2, unclear_share=0.05, uncovered_share=0.05), canary_failure="") == ()
+    assert doubts(conditions(late_samples=2, unclear_share=0.1, uncovered_share=0.05), canary_failure="") == ()
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
         ({"late_samples": 3}, f"{format_rate(0.15)} of the looks came late: this host is too busy for looks every"),
-        ({"unclear_share": 0.06}, f"{format_rate(0.06)} of the memory is shared with other processes or locked"),
+        ({"unclear_share": 0.12}, f"{format_rate(0.12)} of the memory is shared with other processes or locked"),
         ({"uncovered_share": 0.5}, f"{format_rate(0.5)} of the looks could not tell"),
     ],
 )
@@ -108,3 +109,9 @@ def test_doubts_are_in_the_json_of_a_snapshot() -> None:
     assert plain["conditions"]["method"] == "census"
     assert plain["conditions"]["unclear_share"] == 1
     json.dumps(plain)
+
+
+def test_one_answer_for_a_mapping_is_an_upper_bound() -> None:
+    found = doubts(replace(conditions(), grain="mapping"), canary_failure="")
+    assert len(found) == 1
+    assert "whole mapping" in found[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from memtherm.errors import HostCannot, InvalidInput, InvalidPolicy, MemthermError, TargetGone
+from memtherm.errors import HostCannot, InvalidInput, MemthermError, TargetGone
 
 # Subcommand → module; imported when it is asked for, so that `--help` stays fast.
 _COMMANDS = {
@@ -60,12 +60,11 @@ def cli() -> None:
 
 def report_problem(problem: MemthermError) -> None:
     """What, where, why and what to do, on stderr."""
-    lines = problem.problems if isinstance(problem, InvalidPolicy) and len(problem.problems) > 1 else ()
-    _complain(str(problem), *lines, hint=problem.hint)
+    _complain(str(problem), hint=problem.hint)
 
 
-def _complain(message: str, *details: str, hint: str) -> None:
-    lines = [f"memtherm: error: {message}", *(f"  {line}" for line in details)]
+def _complain(message: str, *, hint: str) -> None:
+    lines = [f"memtherm: error: {message}"]
     print("\n".join([*lines, f"  hint: {hint}"] if hint else lines), file=sys.stderr)
 
 

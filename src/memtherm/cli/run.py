@@ -11,7 +11,11 @@ import click
 from memtherm.cli.options import Time, WithProgram, interval_options, probe_option, target_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memtherm.core.report import Report
     from memtherm.policy.values import Policy
+    from memtherm.session.session import Session
 
 
 @click.command("run", cls=WithProgram, short_help="Let schemes act; a dry run unless told to apply.")
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 )
 @target_options
 @click.option("--apply", is_flag=True, help="Act.  Without it nothing is changed.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N windows.")
 @click.option("--duration", "duration_s", type=Time(), help="Stop after this time, but not before one window.")
 @interval_options
 @probe_option
@@ -56,7 +61,7 @@ def command(
     from memtherm.cli.watch import attributes_from, check_targets, chosen_pids
     from memtherm.session.open import choose_way, monitor
 
-    show = _Show(as_json=options.pop("as_json"), every_s=options.pop("every_s"), duration_s=options.pop("duration_s"))
+    show = _Show(**{name: options.pop(name) for name in ("as_json", "every_s", "duration_s", "limit")})
     probe = options.pop("probe")
     policy = _policy(policy_path, lines)
     _warn(policy, apply=apply)
@@ -99,35 +104,45 @@ def _warn(policy: "Policy", *, apply: bool) -> None:
 class _Show:
     """Prints a session's reports until it ends or its time is up."""
 
-    def __init__(self, *, as_json: bool, every_s: float, duration_s: float | None) -> None:
+    def __init__(self, *, as_json: bool, every_s: float, duration_s: float | None, limit: int | None) -> None:
         self._as_json = as_json
         self._every_s = every_s
         self._duration_s = duration_s
+        self._limit = limit
 
-    def all(self, session: Any) -> None:
+    def all(self, session: "Session") -> None:
         from memtherm.cli.screen import Screen, print_events, scheme_line
         from memtherm.views.plain import plain_report
 
         screen = Screen(every_s=self._every_s)
         for reason in session.reasons:
             print(f"memtherm: {reason}", file=sys.stderr)
+        report = None
+        try:
+            for report in self._until_end(session):
+                print_events(report.events)
+                if self._as_json:
+                    print(json.dumps(plain_report(report)), flush=True)
+                else:
+                    screen.show(report)
+            print_events(session.last_events)
+        finally:
+            # Also after Ctrl-C, which is how most runs end.
+            if report is not None and not self._as_json:
+                print("in all:")
+                for scheme in report.schemes:
+                    print(scheme_line(scheme))
+
+    def _until_end(self, session: "Session") -> "Iterator[Report]":
+        """The reports up to the limit or the end of the time."""
         end_s = float("inf") if self._duration_s is None else time.monotonic() + self._duration_s
-        report = timer = None
-        for report in session.reports():
+        timer = None
+        for report in session.reports(limit=self._limit):
             if timer is None and self._duration_s is not None:
                 # One window is always taken; after it the end does not wait for the end of a long one.
                 timer = threading.Timer(max(0.0, end_s - time.monotonic()), session.close)
                 timer.daemon = True
                 timer.start()
-            print_events(report.events)
-            if self._as_json:
-                print(json.dumps(plain_report(report)), flush=True)
-            else:
-                screen.show(report)
+            yield report
             if time.monotonic() >= end_s:
-                break
-        print_events(session.last_events)
-        if report is not None and not self._as_json:
-            print("in all:")
-            for scheme in report.schemes:
-                print(scheme_line(scheme))
+                return

@@ -54,7 +54,7 @@ def snapshot_lines(snapshot: Snapshot, *, width: int) -> list[str]:
     ]
     lines += [
         f"{row.start:#18x}  {format_size(row.size_bytes):>9}  {format_rate(row.access_rate):>6}  "
-        f"{format_time(row.age_s)}"
+        f"{format_time(row.age_s) if row.age_s else 'new'}"
         for row in rows
     ]
     if more:
@@ -79,9 +79,13 @@ def belief_lines(conditions: Conditions) -> list[str]:
 def scheme_line(scheme: SchemeReport) -> str:
     """One scheme since it was started, with the refusals of this window."""
     total = scheme.total
-    refused = "; ".join(f"{format_size(refusal.size_bytes)}: {refusal.reason}" for refusal in scheme.refused)
+    left_out = [(refusal.size_bytes, refusal.reason) for refusal in scheme.refused]
+    rest_bytes = scheme.tried_bytes - scheme.applied_bytes - sum(size for size, _ in left_out)
+    if rest_bytes > 0:
+        left_out.append((rest_bytes, "not in memory, or no effect was found"))
+    reasons = "; ".join(f"{format_size(size)}: {reason}" for size, reason in left_out)
     return (
-        f"{scheme.name}: matches {format_size(scheme.matched_bytes)} of address space; "
-        f"tried {format_size(total.tried_bytes)}, applied {format_size(total.applied_bytes)}"
-        + (f"; refused now: {refused}" if refused else "")
+        f"{scheme.name}: matches {format_size(scheme.matched_bytes)} now"
+        + (f", left out: {reasons}" if reasons else "")
+        + f"; since the start tried {format_size(total.tried_bytes)}, applied {format_size(total.applied_bytes)}"
     )

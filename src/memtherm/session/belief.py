@@ -6,7 +6,7 @@ from memtherm.units import format_rate, format_time
 # A late look has watched for longer than it says, so its page is found accessed too often.
 _TOO_MANY_LATE = 0.1
 # What does not clear counts as accessed; more of it than this changes the picture.
-_TOO_MUCH_UNCLEAR = 0.05
+_TOO_MUCH_UNCLEAR = 0.1
 _TOO_MUCH_UNCOVERED = 0.05
 
 
@@ -15,6 +15,8 @@ def doubts(conditions: Conditions, *, canary_failure: str) -> tuple[str, ...]:
     found = []
     if canary_failure:
         found.append(f"the canary failed while watching, and schemes are stopped: {canary_failure}")
+    if conditions.grain == "mapping":
+        found.append("there is one answer for each whole mapping: less may have been accessed than is shown, not more")
     late = conditions.late_samples / max(1, conditions.samples)
     if late > _TOO_MANY_LATE:
         found.append(

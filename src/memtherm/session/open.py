@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from memtherm.act.apply import TargetActor
+from memtherm.act.guard import action_refusal
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.guard import GuardSettings
 from memtherm.core.protocols import CensusProbe, Probe
@@ -65,6 +66,8 @@ def monitor(
         ...         print(snapshot.time_s, snapshot.working_set_bytes(min_access_rate=0.05))
     """
     policy = policy or Policy()
+    if not isinstance(policy, Policy):
+        raise InvalidInput(f"{policy!r} is not a policy", hint="read a file with memtherm.load_policy")
     all_schemes = named([*policy.schemes, *schemes])
     attributes = attributes or policy.attributes
     pids = _resolve(pid, name, policy)
@@ -141,6 +144,8 @@ def choose_way(
         )
     for scheme in schemes if apply else ():
         _refuse_unbounded(scheme)
+        if scheme.action is not Action.STAT and (reason := action_refusal(scheme.action)):
+            raise NotSupported(f'scheme "{scheme.name}": {reason}', hint="`memtherm doctor` lists the actions")
     chosen, reasons = choose_probe(rank_probes(probe_host()), wanted=wanted, canary=canary_failure)
     if not chosen:
         raise NotSupported(

@@ -26,7 +26,7 @@ class Row:
 
 
 def region_rows(regions: Regions, *, limit: int) -> tuple[list[Row], int]:
-    """At most `limit` rows in address order, the largest and the hot ones first to be kept.
+    """At most `limit` rows in address order: the largest of what was accessed, and the largest of what was not.
 
     Returns:
         The rows, and how many more there are.
@@ -43,9 +43,11 @@ def region_rows(regions: Regions, *, limit: int) -> tuple[list[Row], int]:
     total = np.maximum(np.add.reduceat(size, first), 1)
     rate = np.add.reduceat(size * regions.access_rate, first) / total
     age = np.add.reduceat(size * regions.age_s, first) / total
-    # Accessed memory is what a reader looks for; among equals the larger one counts.
-    importance = np.lexsort((total, rate > 0))[::-1][:limit]
-    shown = np.sort(importance)
+    by_size = np.argsort(-total, kind="stable")
+    hot, cold = by_size[rate[by_size] > 0], by_size[rate[by_size] == 0]
+    # Two thirds for the one, a third for the other, and what one does not need for the other.
+    nr_cold = min(len(cold), max(limit // 3, limit - len(hot)))
+    shown = np.sort(np.concatenate([hot[: limit - nr_cold], cold[:nr_cold]]))
     rows = [
         Row(
             int(regions.target[first[index]]),
