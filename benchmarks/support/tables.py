@@ -169,7 +169,7 @@ def _missed_overhead(row: Row) -> Iterator[tuple[str, str]]:
         is_noise = row["cpu_low_percent"] < _SLOWDOWN_PERCENT
         yield (
             f"slowed by {row['cpu_percent']:.2f} %; bar {_SLOWDOWN_PERCENT:.0f} %",
-            ("the interval reaches below the bar: more or longer segments would tell" if is_noise else ""),
+            ("the interval reaches below the bar: more or longer segments would tell" if is_noise else "not known"),
         )
     for phase in ("steady", "starting"):
         for name, what in (("map", "mmap"), ("fault", "page fault")):
