@@ -147,7 +147,7 @@ class CensusWindows(Windows[CensusProbe]):
         cpu_s = self._clock.cpu_s()
         bits = probe.look()
         reading_s = self._clock.cpu_s() - cpu_s
-        census.record(bits)
+        bits = census.record(bits)
         self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE
         todo = census.pending(bits)
         if probe.clearing == "clear_refs":
