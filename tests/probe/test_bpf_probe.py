@@ -5,7 +5,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,11 @@ import pytest
 
 from memtherm.core.ranges import Addresses
 from memtherm.linux.advise import Advice, AdviseResult, advise_process
-from memtherm.linux.page_entries import Units
 from memtherm.linux.page_flags import PageFlag, read_page_flags
 from memtherm.linux.pagemap import Pagemap, frame_numbers
 from memtherm.linux.process import Process, open_process
 from memtherm.probe import bpf
 from memtherm.probe.bpf import BpfProbe
-from memtherm.probe.bpf_census import BpfCensusProbe
 from probe.stages import write_settled
 from support.children import ANONYMOUS, HUGE_PAGE_SIZE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, PAGE_SIZE, Child
 from support.requires import require
@@ -244,23 +241,3 @@ def test_memory_that_goes_while_it_is_watched(child: Child, process: Process) ->
     child.map(32 * PAGE_SIZE, flags=ANONYMOUS, at=start)
     child.write(start, 1)
     assert probe.read(asked)[0]
-
-
-def test_a_unit_that_the_walk_tells_twice_is_counted_once(
-    child: Child, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on 6.1, where a table that was replaced while it was read came again."""
-    address = child.map_aligned(4 << 20)
-    child.write(address, 1024)
-    census = BpfCensusProbe(process)
-    read = census._walk.read_ranges
-
-    def read_twice(starts: object, ends: object) -> Units:
-        units = read(starts, ends)  # type: ignore[arg-type]
-        return replace(units, rows=np.repeat(units.rows, 2))
-
-    once = census.look()
-    monkeypatch.setattr(census._walk, "read_ranges", read_twice)
-    twice = census.look()
-    assert twice.address.tolist() == once.address.tolist()
-    census.close()

@@ -114,13 +114,6 @@ class BpfCensusProbe:
 
     def _read(self, start: Addresses, end: Addresses) -> PageBits:
         units = self._walk.read_ranges(start, end)
-        if (np.diff(units.address.astype(np.int64)) <= 0).any():
-            # A table that was replaced while it was read may come twice (seen on 6.1, in a target that maps and
-            # unmaps without pause): one look counts a unit once.
-            address, first = np.unique(units.address, return_index=True)
-            return PageBits(
-                address, units.kind[first] != UnitKind.PTE_TABLE, units.present[first], units.accessed[first]
-            )
         return PageBits(units.address, units.kind != UnitKind.PTE_TABLE, units.present, units.accessed)
 
     def _clear_units(self, bits: PageBits) -> NDArray[np.uint64]:
