@@ -89,3 +89,13 @@ class NaiveCensus:
         """Rate and age of each mapped page of the units that were seen."""
         seen = (page for page in self.mapped if page // UNIT in self.known)
         return {page: (self.rate[page] / 250, self.window_end_s - self.since_s[page]) for page in seen}
+
+    def moving(self, looks_of_window: int) -> dict[int, tuple[float, float]]:
+        """The same in the middle of a window: what is still to come is as the last window was."""
+        looks = max(looks_of_window, self.looks)
+        told = {}
+        for page, (_, age_s) in self.result().items():
+            old, as_before = self.rate[page], self.blind[page // UNIT] + looks - self.looks
+            rate = int((250 * self.count[page] + old * as_before) / looks + 0.5)
+            told[page] = (rate / 250, 0.0 if rate and not old else age_s)
+        return told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,85 +10,23 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core.census_scene import (
+    ALL,
+    UNIT_BYTES,
+    assert_sound,
+    begun,
+    bits_of,
+    by_page,
+    look,
+    pages_in,
+    ranges_of,
+)
 from core.naive_census import UNIT, NaiveCensus, pages_of, units_of
 from memtherm.core import census as census_module
-from memtherm.core.census import FULL_RATE, Census, PageBits, clear_ranges, page_count, unpacked
-from memtherm.core.condense import Runs
-from memtherm.core.regions import Range
+from memtherm.core.census import FULL_RATE, Census, PageBits, clear_ranges, page_count
 from memtherm.units import PAGE_SIZE
 
 UNITS = 3
-ALL = 10**9
-_BYTES = UNIT * PAGE_SIZE
-
-
-def bits_of(present: Iterable[int], accessed: Iterable[int], *, huge: Iterable[int] = ()) -> PageBits:
-    """Sets of page numbers as what a look finds."""
-    present, accessed = set(present), set(accessed)
-    units = sorted(units_of(present))
-    columns = [
-        np.packbits([[page in chosen for page in pages_of(unit)] for unit in units], axis=1, bitorder="little")
-        if units
-        else np.zeros((0, 64), np.uint8)
-        for chosen in (present, accessed)
-    ]
-    return PageBits(
-        np.array(units, np.uint64) * np.uint64(_BYTES),
-        np.isin(units, list(huge)),
-        *(column.view(np.uint64) for column in columns),
-    )
-
-
-def pages_in(bits: PageBits) -> set[int]:
-    """The accessed pages of a look."""
-    row, page = np.nonzero(unpacked(bits.accessed))
-    return set((bits.address[row] // np.uint64(PAGE_SIZE) + page.astype(np.uint64)).tolist())
-
-
-def ranges_of(pages: Iterable[int]) -> list[Range]:
-    ranges: list[Range] = []
-    for page in sorted(pages):
-        if ranges and ranges[-1][1] == page * PAGE_SIZE:
-            ranges[-1] = (ranges[-1][0], (page + 1) * PAGE_SIZE)
-        else:
-            ranges.append((page * PAGE_SIZE, (page + 1) * PAGE_SIZE))
-    return ranges
-
-
-def by_page(runs: Runs) -> dict[int, tuple[float, float]]:
-    rows = zip(runs.start.tolist(), runs.end.tolist(), runs.rate.tolist(), runs.age_s.tolist(), strict=True)
-    return {
-        page: (rate, age_s) for start, end, rate, age_s in rows for page in range(start // PAGE_SIZE, end // PAGE_SIZE)
-    }
-
-
-def look(census: Census, present: Iterable[int], accessed: Iterable[int]) -> None:
-    """One look, after which everything is cleared."""
-    bits = bits_of(present, accessed)
-    census.record(bits)
-    census.note_cleared(census.pending(bits).address)
-
-
-def begun(present: Iterable[int], *, mapped: list[Range] | None = None) -> Census:
-    """A census whose first look is behind it."""
-    present = list(present)
-    census = Census()
-    census.set_ranges(mapped or ranges_of(present))
-    look(census, present, present)
-    census.forget_looks()
-    return census
-
-
-def assert_sound(runs: Runs, ranges: list[Range]) -> None:
-    """Sorted, disjoint, not empty, and within the mappings."""
-    assert (runs.start < runs.end).all()
-    assert (runs.start[1:] >= runs.end[:-1]).all()
-    for start, end in zip(runs.start.tolist(), runs.end.tolist(), strict=True):
-        within = [(low, high) for low, high in ranges if low < end and start < high]
-        assert within[0][0] <= start
-        assert end <= within[-1][1]
-        assert all(left[1] == right[0] for left, right in pairwise(within))
-
 
 spans = st.tuples(st.integers(0, UNITS * UNIT - 1), st.sampled_from([1, 2, 3, 64, 100, 512, 700])).map(
     lambda span: range(span[0], min(span[0] + span[1], UNITS * UNIT))
@@ -136,7 +73,7 @@ class CensusMachine(RuleBasedStateMachine):
         pending = self.census.pending(bits)
         assert pages_in(pending) == {page for page in self.bits if page not in self.naive.stuck}
         take = pending.take(
-            np.array([everything or address // _BYTES in chosen for address in pending.address.tolist()], np.bool_)
+            np.array([everything or address // UNIT_BYTES in chosen for address in pending.address.tolist()], np.bool_)
         )
         asked = pages_in(take)
         self.bits -= asked - self.unclearable
@@ -184,7 +121,6 @@ class CensusMachine(RuleBasedStateMachine):
         self.census.set_ranges(ranges_of(mapped))
         self.naive.set_mapped(mapped)
 
-    @precondition(lambda self: self.naive.looks == 0)
     @rule(pages=st.one_of(spans, maps))
     def reset_age(self, pages: Iterable[int]) -> None:
         columns = np.array(ranges_of(pages), np.uint64)
@@ -206,6 +142,15 @@ class CensusMachine(RuleBasedStateMachine):
         assert seen.keys() == expected.keys()
         assert np.allclose(list(seen.values()), [expected[page] for page in seen], rtol=1e-12, atol=1e-12)
         assert self.census.stuck_bytes == len(self.naive.stuck) * PAGE_SIZE
+
+    @invariant()
+    def tells_the_same_in_the_middle_of_a_window(self) -> None:
+        runs = self.census.runs(limit=ALL, looks_of_window=5)
+        assert_sound(runs, ranges_of(self.mapped))
+        seen, expected = by_page(runs), self.naive.moving(5)
+        assert seen.keys() == expected.keys()
+        assert np.allclose(list(seen.values()), [expected[page] for page in seen], rtol=1e-12, atol=1e-12)
+        assert ((runs.coverage >= 0) & (runs.coverage <= 1)).all()
 
 
 CensusMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -271,8 +216,8 @@ def test_a_share_of_clears_gives_an_unbiased_estimate() -> None:
     units = 400
     census, set_bits, hot = Census(), np.zeros(units, np.bool_), np.zeros((units, 8), np.uint64)
     hot[:, 0] = 1
-    address = np.arange(units, dtype=np.uint64) * np.uint64(_BYTES)
-    census.set_ranges([(0, units * _BYTES)])
+    address = np.arange(units, dtype=np.uint64) * np.uint64(UNIT_BYTES)
+    census.set_ranges([(0, units * UNIT_BYTES)])
     rates, telling = [], 0.0
     for window in range(40):
         for _ in range(5):
@@ -333,12 +278,12 @@ def test_a_huge_unit_is_hot_as_a_whole_and_its_neighbours_are_not() -> None:
         pending = census.pending(bits)
         assert pending.is_huge.tolist() == [True]
         start, end = clear_ranges(pending, max_gap_pages=16)
-        assert list(zip(start.tolist(), end.tolist(), strict=True)) == [(_BYTES, 2 * _BYTES)]
+        assert list(zip(start.tolist(), end.tolist(), strict=True)) == [(UNIT_BYTES, 2 * UNIT_BYTES)]
         census.note_cleared(pending.address)
     census.close_window(1.0)
     runs = census.runs(limit=ALL)
     assert runs.rate.tolist() == [0, 1, 0]
-    assert runs.start.tolist() == [0, _BYTES, 2 * _BYTES]
+    assert runs.start.tolist() == [0, UNIT_BYTES, 2 * UNIT_BYTES]
 
 
 @pytest.mark.parametrize("idle_s", [1, 10, 60, 600])
@@ -442,10 +387,10 @@ def test_a_partly_mapped_unit_is_not_diluted_by_what_is_not_mapped() -> None:
 
 def test_state_follows_what_is_accessed() -> None:
     units = 4096
-    address = np.arange(units, dtype=np.uint64) * np.uint64(_BYTES)
+    address = np.arange(units, dtype=np.uint64) * np.uint64(UNIT_BYTES)
     full, none = np.full((units, 8), ~np.uint64(0)), np.zeros((units, 8), np.uint64)
     census = Census()
-    census.set_ranges([(0, units * _BYTES)])
+    census.set_ranges([(0, units * UNIT_BYTES)])
 
     def take(accessed: np.ndarray[tuple[int, int], np.dtype[np.uint64]]) -> int:
         bits = PageBits(address, np.zeros(units, np.bool_), full, accessed)
@@ -462,7 +407,7 @@ def test_state_follows_what_is_accessed() -> None:
     assert take(some) == 20
     assert take(whole) == 20, "800 units that are hot as a whole need no rows; those before tell two ages"
     assert take(none) == 20
-    census.reset_age(np.array([0], np.uint64), np.array([units * _BYTES], np.uint64))
+    census.reset_age(np.array([0], np.uint64), np.array([units * UNIT_BYTES], np.uint64))
     assert len(census._units.pages) == 0
     assert census.nr_units == units
 
@@ -470,16 +415,16 @@ def test_state_follows_what_is_accessed() -> None:
 def test_reset_age_of_a_huge_range_takes_no_rows() -> None:
     """An action on all of 1 TiB of idle memory must not make a row for each page of it."""
     units = 1 << 19
-    address = np.arange(units, dtype=np.uint64) * np.uint64(_BYTES)
+    address = np.arange(units, dtype=np.uint64) * np.uint64(UNIT_BYTES)
     none = np.zeros((units, 8), np.uint64)
     census = Census()
-    census.set_ranges([(0, units * _BYTES)])
+    census.set_ranges([(0, units * UNIT_BYTES)])
     census.record(PageBits(address, np.zeros(units, np.bool_), none, none))
     census.close_window(5.0)
-    census.reset_age(np.array([PAGE_SIZE], np.uint64), np.array([units * _BYTES], np.uint64))
+    census.reset_age(np.array([PAGE_SIZE], np.uint64), np.array([units * UNIT_BYTES], np.uint64))
     runs = census.runs(limit=10)
     assert runs.age_s.tolist() == [5, 0]
-    assert runs.end.tolist() == [PAGE_SIZE, units * _BYTES]
+    assert runs.end.tolist() == [PAGE_SIZE, units * UNIT_BYTES]
 
 
 @pytest.mark.parametrize("nr_hot", [1, 3, 50])

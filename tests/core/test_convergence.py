@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.plan import plan_scheme
+from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.ranges import Addresses, Flags, overlap_bytes, sizes
 from memtherm.core.regions import Range
 from memtherm.core.sampling import Sampler
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.scheme import Action, Scheme
+from memtherm.core.scheme_state import SchemeState
 from memtherm.core.snapshot import Regions
 
 MIB = 1 << 20
@@ -81,10 +82,10 @@ def test_wss_estimation(seed: int) -> None:
     areas = areas_of(2, area_bytes)
     touched = [inside([area]) for area in areas]
     pattern = AccessPattern(access_rate=Bounds(5 / 20, 20 / 20), age_s=Bounds(0.2, None))
-    scheme = Scheme(action=Action.STAT, pattern=pattern)
+    scheme = SchemeState(Scheme(action=Action.STAT, pattern=pattern))
     sampler = sampler_over(program_around(2 * area_bytes), seed=seed)
     tried = [
-        sum(int(sizes(action.start, action.end).sum()) for action in plan_scheme(scheme, regions))
+        sum(int(sizes(action.start, action.end).sum()) for action in scheme.plan(regions, {}))
         for regions in watch(sampler, lambda addresses, window: touched[window // 20 % 2](addresses), windows=60)
     ]
     for percentile in (50, 75):

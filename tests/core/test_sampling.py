@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.ranges import Addresses, align_down, align_up
-from memtherm.core.regions import Range
+from memtherm.core.regions import Range, RegionTable, join_equal, split_at
 from memtherm.core.sampling import Sampler
 from memtherm.errors import InvalidInput
 from memtherm.units import PAGE_SIZE
@@ -93,7 +93,7 @@ def test_ages_are_in_seconds() -> None:
         sampler.close_window()
         sampler.open_window()
     assert sampler.regions().age_s.max() == pytest.approx(0.3)
-    sampler.reset_age(np.array([1]))
+    sampler.reset_age(0, sampler.table.start[1:2], sampler.table.end[1:2])
     ages = sampler.regions().age_s.tolist()
     assert ages[1] == 0
     assert ages[0] == pytest.approx(0.3)
@@ -156,6 +156,141 @@ def test_mappings_that_become_one_become_one_region() -> None:
     assert sampler.table.nr_accesses.tolist() == [1, 2]
 
 
+# -- ages that begin again ---------------------------------------------------------------------
+
+
+def aged(ranges: list[Range], *, windows: int = 3, follows_mappings: bool = False) -> Sampler:
+    sampler = sampler_of(ranges, follows_mappings=follows_mappings)
+    for _ in range(windows):
+        sampler.close_window()
+        sampler.open_window()
+    sampler.close_window()
+    return sampler
+
+
+def reset(sampler: Sampler, ranges: list[Range], *, target: int = 0) -> None:
+    sampler.reset_age(target, *columns([(start * PAGE_SIZE, end * PAGE_SIZE) for start, end in ranges]))
+
+
+def in_pages(sampler: Sampler, target: int = 0) -> list[tuple[int, int, int]]:
+    table = sampler.table.of_target(target)
+    rows = zip(table.ranges(), table.age.tolist(), strict=True)
+    return [(start // PAGE_SIZE, end // PAGE_SIZE, age) for (start, end), age in rows]
+
+
+def test_a_region_is_split_where_only_a_part_of_it_begins_again() -> None:
+    sampler = aged([(0, 100 * PAGE_SIZE)])
+    assert in_pages(sampler)[:2] == [(0, 10, 4), (10, 20, 4)]
+    reset(sampler, [(3, 7), (15, 32)])
+    assert in_pages(sampler)[:6] == [(0, 3, 4), (3, 7, 0), (7, 10, 4), (10, 15, 4), (15, 20, 0), (20, 30, 0)]
+    assert in_pages(sampler)[6:9] == [(30, 32, 0), (32, 40, 4), (40, 50, 4)]
+
+
+def test_both_parts_keep_their_counters() -> None:
+    sampler = sampler_of([(0, 100 * PAGE_SIZE)])
+    for _ in range(2):
+        for _ in range(20):
+            sampler.record(sampler.table.start // np.uint64(10 * PAGE_SIZE) == 1)
+        sampler.close_window()
+        sampler.open_window()
+    sampler.record(sampler.table.last_nr_accesses == 20)
+    before = sampler.table
+    sampler.reset_age(0, *columns([(12 * PAGE_SIZE + 1, 13 * PAGE_SIZE - 1)]))
+    for name in ("nr_accesses", "last_nr_accesses"):
+        size = {
+            side: (getattr(table, name) * table.size_bytes).sum() for side, table in enumerate((before, sampler.table))
+        }
+        assert size[0] == size[1] > 0
+    assert (12 * PAGE_SIZE, 13 * PAGE_SIZE) in sampler.table.ranges(), "the page that was touched in part"
+
+
+def test_other_targets_keep_their_age() -> None:
+    sampler = sampler_of([(0, 100 * PAGE_SIZE)])
+    sampler.set_ranges([(0, 100 * PAGE_SIZE)], target=1)
+    for _ in range(3):
+        sampler.close_window()
+    reset(sampler, [(0, 100)])
+    assert {age for _, _, age in in_pages(sampler)} == {0}
+    assert {age for _, _, age in in_pages(sampler, 1)} == {3}
+    reset(sampler, [(0, 5)], target=7)
+    reset(sampler, [])
+    assert {age for _, _, age in in_pages(sampler, 1)} == {3}
+
+
+def test_what_was_split_is_joined_again_when_both_parts_tell_the_same() -> None:
+    """As a quota takes one region in several applies of a window (damon-spec §2.3)."""
+    sampler = aged([(0, 100 * PAGE_SIZE)])
+    for first in range(0, 10, 2):
+        reset(sampler, [(first, first + 2)])
+        assert in_pages(sampler)[0] == (0, first + 2, 0)
+    assert in_pages(sampler)[:2] == [(0, 10, 0), (10, 20, 4)]
+
+
+def test_what_was_split_is_one_again_after_the_next_window() -> None:
+    sampler = aged([(0, 100 * PAGE_SIZE)])
+    reset(sampler, [(0, 4)])
+    sampler.close_window()
+    assert in_pages(sampler)[:2] == [(0, 10, 3), (10, 20, 5)], "4 pages of age 1 and 6 of age 5"
+
+
+def test_random_splits_are_not_undone() -> None:
+    """Their parts tell the same until they were looked at; DAMON would lose them by an apply in the window."""
+    sampler = aged([(0, 100 * PAGE_SIZE)])
+    sampler.open_window()
+    before = len(in_pages(sampler))
+    assert before > 10
+    reset(sampler, [(0, 100)])
+    assert len(in_pages(sampler)) == before
+
+
+def test_a_split_may_exceed_max_nr_regions_until_the_next_merge() -> None:
+    sampler = sampler_of([(0, 300 * PAGE_SIZE)], max_nr=30)
+    for _ in range(4):
+        sampler.close_window()
+        sampler.open_window()
+    sampler.close_window()
+    reset(sampler, [(page, page + 1) for page in range(0, 300, 3)])
+    assert len(sampler.table) > 100
+    sampler.close_window()
+    assert len(sampler.table) <= 30
+
+
+def test_mappings_as_regions_lose_a_share_of_their_age() -> None:
+    """They are never split: one answer of the probe stands for all of a mapping."""
+    sampler = aged([(0, 10 * PAGE_SIZE), (20 * PAGE_SIZE, 40 * PAGE_SIZE)], windows=19, follows_mappings=True)
+    reset(sampler, [(0, 30)])
+    assert in_pages(sampler) == [(0, 10, 0), (20, 40, 10)]
+
+
+pieces = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 1), st.booleans()), min_size=1, max_size=30)
+
+
+@given(pieces=pieces, limit=st.integers(1, 40), data=st.data())
+def test_join_equal(pieces: list[tuple[int, int, bool]], limit: int, data: st.DataObject) -> None:
+    """Joins only what touches, tells the same and has a border of ours between; never beyond the limit."""
+    spans, ages, position = [], [], 0
+    for length, age, gap in pieces:
+        position += 5 * gap
+        spans.append((position, position + length))
+        ages.append(age)
+        position += length
+    table = RegionTable.from_ranges(spans).replace(age=np.array(ages, np.int64))
+    borders = np.array(sorted(data.draw(st.sets(st.sampled_from([start for start, _ in spans])))), np.uint64)
+    joined = join_equal(table, borders, size_limit=limit)
+    parts = split_at(joined, table.start)
+    assert (parts.ranges(), parts.age.tolist()) == (spans, ages)
+    gone = set(table.start.tolist()) - set(joined.start.tolist())
+    assert gone <= set(borders.tolist())
+    long = joined.size_bytes > limit
+    assert np.isin(joined.start[long], table.start).all()
+    assert set(joined.size_bytes[long].tolist()) <= set(table.size_bytes.tolist()), "none became too long by a join"
+    if limit >= position:
+        kept = list(zip(joined.ranges(), joined.age.tolist(), strict=True))
+        assert not any(
+            left[0][1] == right[0][0] in borders and left[1] == right[1] for left, right in pairwise(kept)
+        ), "all that can be joined is"
+
+
 # -- under any sequence of steps ---------------------------------------------------------------
 
 TARGETS = st.integers(0, 2)
@@ -185,6 +320,21 @@ def union(ranges: list[Range]) -> list[Range]:
             first = joined.pop()[0]
         joined.append((first, last))
     return joined
+
+
+def columns(ranges: list[Range]) -> tuple[Addresses, Addresses]:
+    bounds = np.array(ranges, np.uint64).reshape(-1, 2)
+    return bounds[:, 0], bounds[:, 1]
+
+
+def pages_of(start: int, end: int) -> range:
+    """The pages that the range touches."""
+    return range(start // PAGE_SIZE, align_up(end, PAGE_SIZE) // PAGE_SIZE)
+
+
+def ages_of(table: RegionTable) -> dict[int, int]:
+    rows = zip(table.ranges(), table.age.tolist(), strict=True)
+    return {page: age for span, age in rows for page in pages_of(*span)}
 
 
 class SamplerMachine(RuleBasedStateMachine):
@@ -265,12 +415,15 @@ class SamplerMachine(RuleBasedStateMachine):
         assert (self.sampler.table.nr_accesses == 0).all()
         self.drawn = None
 
-    @rule(data=st.data())
-    def reset_age(self, data: st.DataObject) -> None:
-        rows = data.draw(st.sets(st.integers(0, max(len(self.sampler.table) - 1, 0)), max_size=5))
-        chosen = np.array(sorted(rows), np.int64)[: len(self.sampler.table)]
-        self.sampler.reset_age(chosen)
-        assert (self.sampler.table.age[chosen] == 0).all()
+    @rule(target_index=TARGETS, ranges=page_ranges(False) | page_ranges(True))
+    def reset_age(self, target_index: int, ranges: list[Range]) -> None:
+        start, end = columns(ranges)
+        before = self.sampler.table.of_target(target_index)
+        self.sampler.reset_age(target_index, start, end)
+        table = self.sampler.table.of_target(target_index)
+        covered = set().union(*(pages_of(*span) for span in ranges))
+        assert ages_of(table) == {page: 0 if page in covered else age for page, age in ages_of(before).items()}
+        self.drawn = None
 
     @invariant()
     def bytes_are_conserved(self) -> None:

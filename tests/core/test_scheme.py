@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Action, Destination, Scheme
+from memtherm.core.scheme_state import SchemeState
 from memtherm.core.snapshot import Regions
+from memtherm.core.watermarks import Watermarks
 from memtherm.errors import InvalidInput
 
 SAMPLES = 20
@@ -121,6 +124,47 @@ def test_the_actions_are_those_of_the_kernel() -> None:
         "willneed", "cold", "pageout", "hugepage", "nohugepage", "collapse",
         "lru_prio", "lru_deprio", "migrate_hot", "migrate_cold", "stat",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"action": Action.PAGEOUT, "destinations": (Destination(1),)},
+        {"action": Action.MIGRATE_HOT, "destinations": (Destination(-1),)},
+        {"action": Action.MIGRATE_HOT, "destinations": (Destination(1, -1), Destination(0, 5))},
+        {"action": Action.MIGRATE_HOT, "destinations": (Destination(1, 2**32),)},
+        {"action": Action.MIGRATE_COLD, "destinations": (Destination(1, 0), Destination(0, 0))},
+        {"action": Action.STAT, "apply_interval_s": -1.0},
+        {"action": Action.STAT, "apply_interval_s": float("nan")},
+        {"action": Action.STAT, "max_nr_snapshots": -1},
+    ],
+)
+def test_schemes_without_a_meaning(values: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput) as problem:
+        Scheme(**values)  # type: ignore[arg-type]
+    assert problem.value.hint
+
+
+def test_commit_pageout_and_commit_migrate_hot() -> None:
+    """The kernel's vectors: pattern, interval, watermarks and node are those of the new scheme."""
+    for action, destinations in ((Action.PAGEOUT, ()), (Action.MIGRATE_HOT, (Destination(5),))):
+        old, new = (
+            Scheme(
+                action=action,
+                pattern=AccessPattern(size_bytes=Bounds(step, step + 1), age_s=Bounds(step + 4, step + 5)),
+                apply_interval_s=step,
+                watermarks=Watermarks(high=0.5, mid=0.4, low=step / 10),
+                destinations=chosen,
+            )
+            for step, chosen in ((1, ()), (2, destinations))
+        )
+        state = SchemeState(old)
+        state.replace(new)
+        assert state.scheme == new
+        assert state.watermarks is not None
+        assert state.watermarks.watermarks == new.watermarks
+        state.postpone(0.0)
+        assert (state.is_due(1.9, window_ended=False), state.is_due(2.0, window_ended=False)) == (False, True)
 
 
 def test_a_scheme_without_a_pattern_means_everything() -> None:

@@ -67,7 +67,8 @@ class Census:
     """The pages of one address space, and what each look found of them.
 
     A look is: `record` what was read; clear the pages of `pending`; tell by `note_cleared` what was
-    cleared.  After some looks `close_window`; then `runs` is the result.
+    cleared.  After some looks `close_window`; then `runs` is the result.  Ages may begin again, and
+    `runs` may be asked for, at any time between two looks.
     """
 
     def __init__(self) -> None:
@@ -176,24 +177,29 @@ class Census:
     def reset_age(self, start: Addresses, end: Addresses) -> None:
         """The age of these ranges (sorted, disjoint) begins again: an action was applied to them.
 
-        To be called between windows.
+        In the middle of a window it counts from the window's begin.
         """
         self._begin_again(start, end, is_new=False)
 
-    def runs(self, *, limit: int) -> Runs:
+    def runs(self, *, limit: int, looks_of_window: int | None = None) -> Runs:
         """At most `limit` runs of neighbouring pages with like rate and age, cut to the mappings.
 
         Memory that was never present is in none.
+
+        Args:
+            looks_of_window: how many looks a whole window has.  Then rates are moving means: what this window has
+                found so far, and of the last window's rate the part that is still to come; and idle memory that has
+                been accessed since has age 0.  Without it the result is that of the last window that was closed.
         """
         units = self._units
         if len(units) == 0:
             return Runs.empty()
-        age_of_window = self._window_ends_s[-1] - self._window_ends_s
-        whole = units.unit_runs(np.flatnonzero(units.slot < 0), age_of_window)
+        view = _View(self._window_ends_s, None if looks_of_window is None else (self._nr_looks, looks_of_window))
+        whole = units.unit_runs(np.flatnonzero(units.slot < 0), view)
         parts = [whole.cut_to(self._ranges)]
         mixed = np.flatnonzero(units.slot >= 0)
         for first in range(0, len(mixed), _ROWS_AT_ONCE):
-            page_runs = units.page_runs(mixed[first : first + _ROWS_AT_ONCE], age_of_window)
+            page_runs = units.page_runs(mixed[first : first + _ROWS_AT_ONCE], view)
             # One part may need all of the limit: where the hot memory lies close together.
             parts.append(condense(page_runs.cut_to(self._ranges), limit=4 * limit))
         runs = Runs.concatenate(parts)
@@ -237,6 +243,42 @@ class Census:
         new = address[~np.isin(address, self._units.address, assume_unique=True)]
         if len(new):
             self._units.add(new, window=self._window_number(), is_cleared=self._has_looked)
+
+
+class _View:
+    """Rates and ages as they are told: of the last window, or of this one as far as it has come.
+
+    Args:
+        looks: of this window so far, and of a whole one; None: this window does not count yet.
+    """
+
+    def __init__(self, window_ends_s: NDArray[np.float64], looks: tuple[int, int] | None) -> None:
+        self._age_of_window = window_ends_s[-1] - window_ends_s
+        self._last_window = np.uint16(len(window_ends_s) - 1)
+        self._is_moving = looks is not None
+        so_far, whole = looks or (0, 1)
+        self._looks = max(so_far, whole)
+        self._left = self._looks - so_far
+
+    def seen(
+        self, count: NDArray[np.uint8], rate: NDArray[np.uint8], since: NDArray[np.uint16], blind: Counts
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Rate and since; `blind` are the looks of this window that could not tell."""
+        if not self._is_moving:
+            return rate, since
+        # What is still to come counts with the old rate, as blind looks do.
+        moving = _rates(count, rate, blind + self._left, self._looks)
+        return moving, np.where((rate == 0) & (moving > 0), self._last_window, since)
+
+    def coverage(self, last: NDArray[np.float32], blind: Counts) -> NDArray[np.float64]:
+        covered = last.astype(np.float64)
+        if not self._is_moving:
+            return covered
+        return 1 - (blind + self._left * (1 - covered)) / self._looks
+
+    def age_s(self, since: NDArray[np.uint16]) -> NDArray[np.float64]:
+        ages: NDArray[np.float64] = self._age_of_window[since]
+        return ages
 
 
 @dataclass
@@ -342,9 +384,10 @@ class _Units:
         return self.slot[rows].astype(np.int64)
 
     def fold(self) -> None:
-        """Give up the pages of units that are all alike."""
+        """Give up the pages of units that are all alike and were not accessed in this window."""
         rate, since = self.pages.rate, self.pages.since
         alike = (rate == rate[:, :1]).all(axis=1) & (since == since[:, :1]).all(axis=1)
+        alike &= ~self.pages.count.any(axis=1)
         rows = np.flatnonzero(self.slot >= 0)
         rows = rows[alike[self.slot[rows]]]
         self.rate[rows], self.since[rows] = rate[self.slot[rows], 0], since[self.slot[rows], 0]
@@ -378,6 +421,7 @@ class _Units:
                 pages.count[slots], pages.rate[slots], blind[part][:, None], looks
             )
             pages.since[slots] = np.where(changed, np.uint16(window - 1), pages.since[slots])
+        pages.count[:] = 0
         self.fold()
 
     def thin_windows(self, half: int) -> None:
@@ -389,20 +433,22 @@ class _Units:
             number = column.astype(np.int32)
             column[:] = np.where(number < half, (number + 1) // 2, number - half // 2)
 
-    def unit_runs(self, rows: Counts, age_of_window: NDArray[np.float64]) -> Runs:
+    def unit_runs(self, rows: Counts, view: _View) -> Runs:
         """One run for each of these units, whose pages are alike."""
-        address = self.address[rows]
+        address, blind = self.address[rows], self.blind_looks[rows].astype(np.int64)
+        rate, since = view.seen(np.zeros(1, np.uint8), self.rate[rows], self.since[rows], blind)
         return Runs(
             start=address,
             end=address + _UNIT,
-            rate=self.rate[rows] / FULL_RATE,
-            age_s=age_of_window[self.since[rows]],
-            coverage=self.coverage[rows].astype(np.float64),
+            rate=rate / FULL_RATE,
+            age_s=view.age_s(since),
+            coverage=view.coverage(self.coverage[rows], blind),
         )
 
-    def page_runs(self, rows: Counts, age_of_window: NDArray[np.float64]) -> Runs:
+    def page_runs(self, rows: Counts, view: _View) -> Runs:
         """Runs of equal pages of these units, which differ."""
-        rate, since = self.pages.rate[self.slot[rows]], self.pages.since[self.slot[rows]]
+        slots, pages, blind = self.slot[rows], self.pages, self.blind_looks[rows].astype(np.int64)
+        rate, since = view.seen(pages.count[slots], pages.rate[slots], pages.since[slots], blind[:, None])
         differs = np.ones(rate.shape, np.bool_)
         differs[:, 1:] = (rate[:, 1:] != rate[:, :-1]) | (since[:, 1:] != since[:, :-1])
         row, page = np.nonzero(differs)
@@ -413,8 +459,8 @@ class _Units:
             start=start,
             end=start + length.astype(np.uint64) * _PAGE,
             rate=rate.reshape(-1)[flat] / FULL_RATE,
-            age_s=age_of_window[since.reshape(-1)[flat]],
-            coverage=self.coverage[rows][row].astype(np.float64),
+            age_s=view.age_s(since.reshape(-1)[flat]),
+            coverage=view.coverage(self.coverage[rows], blind)[row],
         )
 
     def _keep_slots(self) -> None:
@@ -430,16 +476,21 @@ class _Units:
 def _closed_rates(
     count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: int
 ) -> tuple[NDArray[np.uint8], Flags]:
-    """Rates of a window that ends, and where they have changed.
+    """Rates of a window that ends, and where they have changed."""
+    rate = _rates(count, old, blind, looks)
+    changed = np.abs(rate.astype(np.int32) - old) > _TOLERATED_LOOKS * FULL_RATE / looks
+    changed |= (rate == 0) != (old == 0)
+    return rate, changed
+
+
+def _rates(count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: int) -> NDArray[np.uint8]:
+    """Rates of so many looks.
 
     Looks that could not tell count with the old rate.  Counting only the others would find too much:
     a unit goes blind by an access, so that its looks end with one (the error of stopping at a success).
     """
     found = count.astype(np.int32) * FULL_RATE + old.astype(np.int32) * blind
-    rate = (found + looks // 2) // looks
-    changed = np.abs(rate - old) > _TOLERATED_LOOKS * FULL_RATE / looks
-    changed |= (rate == 0) != (old == 0)
-    return rate.astype(np.uint8), changed
+    return ((found + looks // 2) // looks).astype(np.uint8)
 
 
 def _columns(ranges: Sequence[Range]) -> tuple[Addresses, Addresses]:

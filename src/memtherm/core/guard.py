@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from memtherm.errors import InvalidInput
 
+_MIB = 1024 * 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuardSettings:
@@ -14,22 +16,41 @@ class GuardSettings:
             small programs costs more than it gives.
         override_application_hints: act against huge page advice that the application gave itself
             (VmFlags `hg` and `nh`).
+        allow_ptrace: let a target be stopped for a moment and made to give huge page advice itself.
+        keep_huge_page_advice: leave the huge page advice that was given in place at the end.
+        max_refault_rate: share of the working set that may come back from pageout within a minute, per minute;
+            a scheme slows down at half of it and stops above it.  0: no such guard.
+        max_memory_pressure: share of time that some task may wait for memory (PSI some avg10, of the system and of
+            the target's cgroup); a scheme slows down at half of it and stops above it.  0: no such guard.
+        max_bytes_per_s: most bytes of one target that are paged out, moved or collapsed in a second, all
+            schemes together.  0: no such limit.
+        min_free_swap: share of all swap that is left free.
 
     Raises:
-        InvalidInput: a size that is not a whole number of bytes from 0 up.
+        InvalidInput: a value out of its range.
     """
 
-    min_target_bytes: int = 64 * 1024 * 1024
+    min_target_bytes: int = 64 * _MIB
     override_application_hints: bool = False
+    allow_ptrace: bool = False
+    keep_huge_page_advice: bool = False
+    max_refault_rate: float = 0.002
+    max_memory_pressure: float = 0.1
+    max_bytes_per_s: int = 1024 * _MIB
+    min_free_swap: float = 0.05
 
     def __post_init__(self) -> None:
-        if not isinstance(self.min_target_bytes, int) or isinstance(self.min_target_bytes, bool):
-            raise InvalidInput(
-                f"min_target_bytes is {self.min_target_bytes!r}", hint="give a whole number of bytes, such as 67108864"
-            )
-        if self.min_target_bytes < 0:
-            raise InvalidInput(f"min_target_bytes is {self.min_target_bytes}", hint="0 switches the guard off")
-        if not isinstance(self.override_application_hints, bool):
-            raise InvalidInput(
-                f"override_application_hints is {self.override_application_hints!r}", hint="it is True or False"
-            )
+        for name in ("min_target_bytes", "max_bytes_per_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InvalidInput(f"{name} is {value!r}", hint="give a whole number of bytes, such as 67108864")
+            if value < 0:
+                raise InvalidInput(f"{name} is {value}", hint="0 switches the guard off")
+        for name in ("override_application_hints", "allow_ptrace", "keep_huge_page_advice"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(f"{name} is {getattr(self, name)!r}", hint="it is True or False")
+        for name in ("max_refault_rate", "max_memory_pressure", "min_free_swap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInput(
+                    f"{name} is {getattr(self, name)!r}", hint="a share is from 0 to 1; 0 switches it off"
+                )

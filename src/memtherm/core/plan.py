@@ -1,4 +1,4 @@
-"""What schemes want done (Plan) and what came of it (Outcome)."""
+"""What schemes want done (PlannedAction) and what came of it (Outcome)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from memtherm.core.ranges import Addresses, Counts
+from memtherm.core.ranges import Addresses, Counts, Flags
 from memtherm.core.scheme import Action, Scheme, SchemeStatistics
-from memtherm.core.snapshot import Regions
 
 
 @dataclass(frozen=True)
 class PlannedAction:
-    """One action on some regions of one target, sorted by address.
+    """One action on some memory of one target, sorted by address and disjoint.
 
     Attributes:
-        rows: the regions' rows in the table that was matched.
-        start, end: their addresses.
+        target: number of the target, as in `Regions.target`.
+        rows: for each range the row of the region that it is a part of; a region may have several.
+        start, end: addresses.
+        is_unfiltered: for each range, whether a filter by address or target has allowed it outright: then no
+            filter by pages is asked (damon-spec §2.9).
+        working_set_bytes: memory of the target that was accessed in the last window.
     """
 
-    scheme: str
-    action: Action
+    scheme: Scheme
     target: int
     rows: Counts
     start: Addresses
     end: Addresses
+    is_unfiltered: Flags
+    working_set_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def action(self) -> Action:
+        return self.scheme.action
+
+    def take(self, which: Flags) -> PlannedAction:
+        """Only these ranges."""
+        return replace(
+            self,
+            rows=self.rows[which],
+            start=self.start[which],
+            end=self.end[which],
+            is_unfiltered=self.is_unfiltered[which],
+        )
 
 
 @dataclass(frozen=True)
@@ -44,10 +64,16 @@ class Outcome:
 
     Attributes:
         name: the scheme's.
-        tried_bytes: mapped bytes that the scheme asked for; refused and ineffective ones included.
+        nr_tried: ranges with a tried byte.
+        tried_bytes: mapped bytes that the action was asked for, the refused and the ineffective ones included.
+            What a quota leaves for later is not among them.
         applied_bytes: verified effect, never a system call's word.
         refused: each reason with its bytes; a dry run is a reason.
-        applied_region_bytes: verified bytes of each planned region (int64), for the age reset.
+        filtered_bytes: mapped bytes that filters left out, not among the tried.
+        applied_range_bytes: verified bytes of each planned range (int64).
+        reached: for each planned range the address up to which it was done: its start where nothing was, its end
+            where all was, else where the allowed bytes ended (uint64).
+        action_s: time that the action itself took, without looking.
     """
 
     name: str
@@ -57,35 +83,29 @@ class Outcome:
     tried_bytes: int
     applied_bytes: int
     refused: tuple[Refusal, ...]
-    applied_region_bytes: Counts
+    filtered_bytes: int = 0
+    applied_range_bytes: Counts
+    reached: Addresses
+    action_s: float = 0.0
 
     @property
     def nr_applied(self) -> int:
-        return int((self.applied_region_bytes > 0).sum())
+        return int((self.applied_range_bytes > 0).sum())
 
     @property
     def refused_bytes(self) -> int:
         return sum(refusal.size_bytes for refusal in self.refused)
 
 
-def plan_scheme(scheme: Scheme, regions: Regions) -> list[PlannedAction]:
-    """The regions that a scheme matches, as one action for each target that has some."""
-    rows = np.flatnonzero(scheme.pattern.matches(regions))
-    planned = []
-    for target in np.unique(regions.target[rows]).tolist():
-        mine = rows[regions.target[rows] == target]
-        planned.append(PlannedAction(scheme.name, scheme.action, target, mine, regions.start[mine], regions.end[mine]))
-    return planned
-
-
-def rows_to_reset(planned: PlannedAction, outcome: Outcome) -> Counts:
-    """Regions whose age starts again: something was applied, and it was more than counting.
+def ranges_to_reset(planned: PlannedAction, outcome: Outcome) -> tuple[Addresses, Addresses]:
+    """Start and end of the memory whose age starts again: something was applied, and it was more than counting.
 
     The kernel resets the age even where nothing was applied; damon-spec §7 lists that as a quirk.
     """
+    which = outcome.applied_range_bytes > 0
     if planned.action is Action.STAT:
-        return planned.rows[:0]
-    return planned.rows[outcome.applied_region_bytes > 0]
+        which = np.zeros(len(planned), np.bool_)
+    return planned.start[which], outcome.reached[which]
 
 
 def add_outcomes(statistics: SchemeStatistics, outcomes: Sequence[Outcome]) -> SchemeStatistics:
@@ -97,8 +117,5 @@ def add_outcomes(statistics: SchemeStatistics, outcomes: Sequence[Outcome]) -> S
         nr_applied=statistics.nr_applied + sum(outcome.nr_applied for outcome in outcomes),
         applied_bytes=statistics.applied_bytes + sum(outcome.applied_bytes for outcome in outcomes),
         refused_bytes=statistics.refused_bytes + sum(outcome.refused_bytes for outcome in outcomes),
+        filtered_bytes=statistics.filtered_bytes + sum(outcome.filtered_bytes for outcome in outcomes),
     )
-
-
-def nothing_applied(planned: PlannedAction) -> NDArray[np.int64]:
-    return np.zeros(len(planned.rows), np.int64)

@@ -3,9 +3,11 @@
 from typing import Protocol
 
 from memtherm.core.census import PageBits
+from memtherm.core.goals import Goal
 from memtherm.core.plan import Outcome, PlannedAction
-from memtherm.core.ranges import Addresses, Flags
+from memtherm.core.ranges import Addresses, Counts, Flags
 from memtherm.core.regions import Range
+from memtherm.core.watermarks import WatermarkMetric
 
 
 class Probe(Protocol):
@@ -91,13 +93,38 @@ class CensusProbe(Protocol):
 
 
 class Actor(Protocol):
-    """Carries out planned actions on one target: guards, acts, verifies."""
+    """Carries out planned actions on one target: guards, acts, verifies.
 
-    def carry_out(self, planned: PlannedAction) -> Outcome:
-        """Raises TargetGone when the target has exited."""
+    Both steps raise TargetGone when the target has exited.
+    """
+
+    def examine(self, planned: PlannedAction) -> Counts:
+        """For each planned range the bytes on which the action can have an effect.
+
+        Those that filters and guards leave, and that are not as the action would make them already (int64).
+        """
+
+    def carry_out(self, allowed_bytes: Counts) -> Outcome:
+        """Act on so many bytes of each range that was examined last, from its lowest address on."""
+
+    def end(self) -> tuple[str, ...]:
+        """Undo what would outlast the run; what came of it, in sentences."""
 
     def close(self) -> None:
         """Give up what the actor holds on the target."""
+
+
+class Metrics(Protocol):
+    """Measures what goals and watermarks of schemes ask for."""
+
+    def goal_value(self, goal: Goal) -> float:
+        """In the unit of `Goal.target`; of a pressure the time since the goal was asked for last, at first 0.
+
+        Raises HostCannot or TargetGone where it cannot be measured now.
+        """
+
+    def watermark_value(self, metric: WatermarkMetric) -> float:
+        """A share, 0..1."""
 
 
 class Clock(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtherm.core.attributes import MonitoringAttributes, microseconds
-from memtherm.core.ranges import Addresses, Counts, Flags, align_down, align_up, sizes
+from memtherm.core.ranges import Addresses, Counts, Flags, align_down, align_up, join_adjacent, overlap_bytes, sizes
 from memtherm.errors import InvalidInput
 
 Range = tuple[int, int]
@@ -87,6 +87,61 @@ def split_rows(table: RegionTable, rows: Counts, cuts: Addresses) -> RegionTable
     end[left] = cuts
     start[left + 1] = cuts
     return result.replace(start=start, end=end)
+
+
+def split_at(table: RegionTable, cuts: Addresses) -> RegionTable:
+    """Regions of one target, split at each of `cuts` (ascending) that lies inside one; parts keep all counters."""
+    first = np.searchsorted(cuts, table.start, side="right")
+    pieces = np.searchsorted(cuts, table.end, side="left") - first + 1
+    result = table.take(np.repeat(np.arange(len(table)), pieces))
+    part = np.arange(len(result)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    inner = part > 0
+    start, end = result.start.copy(), result.end.copy()
+    start[inner] = cuts[(np.repeat(first, pieces) + part - 1)[inner]]
+    end[:-1][inner[1:]] = start[1:][inner[1:]]
+    return result.replace(start=start, end=end)
+
+
+def reset_age(table: RegionTable, start: Addresses, end: Addresses, *, min_region_bytes: int) -> RegionTable:
+    """Regions of one target, those in the ranges (sorted, disjoint) with age 0, and split at the ranges' borders.
+
+    Ranges are aligned outward: an age that is too young makes an action wait, one that is too old repeats it.
+    """
+    block, some = np.uint64(min_region_bytes), end > start
+    start, end = start[some], end[some]
+    start, end = join_adjacent(start // block * block, (end + block - np.uint64(1)) // block * block)
+    parts = split_at(table, np.sort(np.concatenate([start, end])))
+    is_covered = overlap_bytes(parts.start, parts.end, start, end) > 0
+    return parts.replace(age=np.where(is_covered, 0, parts.age))
+
+
+def dilute_age(table: RegionTable, start: Addresses, end: Addresses) -> RegionTable:
+    """The same without a split: a region loses as much of its age as the ranges cover of it."""
+    left = table.size_bytes - overlap_bytes(table.start, table.end, start, end)
+    return table.replace(age=(table.age * (left / table.size_bytes)).astype(np.int64))
+
+
+def join_equal(table: RegionTable, borders: Addresses, *, size_limit: int) -> RegionTable:
+    """Join regions that touch at one of `borders` (ascending) and tell the same, up to `size_limit` bytes.
+
+    What a quota or a filter has split becomes one again (damon-spec §2.3).  Only at their borders:
+    the parts of a random split tell the same as well, until they are looked at.
+    """
+    joins = np.zeros(len(table), np.bool_)
+    joins[1:] = (table.start[1:] == table.end[:-1]) & np.isin(table.start[1:], borders)
+    for column in (table.target, table.age, table.nr_accesses, table.last_nr_accesses):
+        joins[1:] &= column[1:] == column[:-1]
+    if not joins.any():
+        return table
+    run = np.cumsum(~joins) - 1
+    run_start = table.start[~joins][run]
+    # Where a run is longer than the limit, what lies in the same stretch of the limit's length becomes one.
+    begin = sizes(run_start, table.start) // size_limit
+    stretch = np.where(begin == (sizes(run_start, table.end) - 1) // size_limit, begin, -1)
+    joins[1:] &= (stretch[1:] == stretch[:-1]) & (stretch[1:] >= 0)
+    first = np.flatnonzero(~joins)
+    last = np.append(first[1:], len(table)) - 1
+    return table.take(first).replace(end=table.end[last])
 
 
 def count_age(table: RegionTable, threshold: int) -> RegionTable:

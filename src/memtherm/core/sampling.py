@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from memtherm.core.attributes import MonitoringAttributes
+from memtherm.core.moving import left_of_window, moving_sum
 from memtherm.core.ranges import Addresses, Counts, Flags
 from memtherm.core.regions import (
     Range,
@@ -12,8 +13,11 @@ from memtherm.core.regions import (
     aligned_ranges,
     apply_min_nr_regions,
     convert_results,
+    dilute_age,
+    join_equal,
     join_in_ranges,
     merge_window,
+    reset_age,
     reset_window,
     set_regions,
     split_randomly,
@@ -60,6 +64,7 @@ class Sampler:
         self._min_region_bytes = min_region_bytes
         self._follows_mappings = follows_mappings
         self._size_limit = 0 if follows_mappings else min_region_bytes
+        self._cuts = np.zeros(0, np.uint64)
         self._splitter = _Splitter(attributes.max_nr_regions, min_region_bytes, rng)
 
     def set_ranges(self, ranges: Sequence[Range], *, target: int = 0) -> None:
@@ -96,6 +101,7 @@ class Sampler:
 
     def close_window(self) -> None:
         """Age and merge regions; afterwards they are the result of the window."""
+        self._cuts = self._cuts[:0]
         self.table = merge_window(
             self.table,
             threshold=int(self.table.nr_accesses.max(initial=0)) // 10,
@@ -114,17 +120,15 @@ class Sampler:
 
     def regions(self) -> Regions:
         """The result of the window that was closed, in absolute units."""
-        table, attributes = self.table, self.attributes
-        rate = table.nr_accesses / attributes.samples_per_window
-        return Regions(
-            target=table.target,
-            start=table.start,
-            end=table.end,
-            nr_accesses=table.nr_accesses,
-            access_rate=rate,
-            age_s=table.age.astype(np.float64) * attributes.aggregation_interval_s,
-            rate_error=rate_error(rate, attributes.samples_per_window),
-        )
+        return self._in_absolute_units(self.table.nr_accesses)
+
+    def moving_regions(self) -> Regions:
+        """In the middle of a window: what it has found so far, and of the last what is still to come.
+
+        The same as `regions` where the window is complete (damon-spec §1.9).
+        """
+        left = left_of_window(self.nr_samples, self.attributes.samples_per_window)
+        return self._in_absolute_units(moving_sum(self.table.nr_accesses, self.table.last_nr_accesses, left))
 
     def set_attributes(self, attributes: MonitoringAttributes) -> None:
         """Go on with other intervals or limits; to be called between windows.
@@ -135,20 +139,49 @@ class Sampler:
         self.attributes = attributes
         self._splitter.maximum = attributes.max_nr_regions
 
-    def reset_age(self, rows: Counts) -> None:
-        """Start the age of regions again: an action was applied to them."""
-        age = self.table.age.copy()
-        age[rows] = 0
-        self.table = self.table.replace(age=age)
+    def reset_age(self, target: int, start: Addresses, end: Addresses) -> None:
+        """Start the age of this memory again: an action was applied to it.  To be called between samples.
+
+        A region that is covered in part is split, where regions are not mappings; there may be more than
+        `max_nr_regions` until the next merge.  Parts that tell the same again are joined (damon-spec §2.3).
+
+        Args:
+            start, end: address ranges, sorted and disjoint.
+        """
+        mine = self.table.of_target(target)
+        if self._follows_mappings:
+            self._replace(target, dilute_age(mine, start, end))
+            return
+        parts = reset_age(mine, start, end, min_region_bytes=self._min_region_bytes)
+        self._cuts = np.union1d(self._cuts, np.setdiff1d(parts.start, mine.start))
+        limit = max(int(self.table.size_bytes.sum()) // self.attributes.min_nr_regions, self._min_region_bytes)
+        self._replace(target, join_equal(parts, self._cuts, size_limit=limit))
+
+    def _replace(self, target: int, regions: RegionTable) -> None:
+        """Put these in the place of the target's regions."""
+        rows = self.table.rows_of(target)
+        before, after = self.table.take(slice(0, rows.start)), self.table.take(slice(rows.stop, None))
+        self.table = RegionTable.concatenate([before, regions, after])
+
+    def _in_absolute_units(self, nr_accesses: Counts) -> Regions:
+        table, attributes = self.table, self.attributes
+        rate = nr_accesses / attributes.samples_per_window
+        return Regions(
+            target=table.target,
+            start=table.start,
+            end=table.end,
+            nr_accesses=nr_accesses,
+            access_rate=rate,
+            age_s=table.age.astype(np.float64) * attributes.aggregation_interval_s,
+            rate_error=rate_error(rate, attributes.samples_per_window),
+        )
 
     def _join_mappings(self, ranges: Sequence[Range], target: int) -> None:
         """Two mappings may have become one, as after mprotect; so must their regions."""
         rows = self.table.rows_of(target)
         if rows.stop - rows.start == len(ranges):
             return
-        joined = join_in_ranges(self.table.take(rows), aligned_ranges(ranges, self._min_region_bytes))
-        before, after = self.table.take(slice(0, rows.start)), self.table.take(slice(rows.stop, None))
-        self.table = RegionTable.concatenate([before, joined, after])
+        self._replace(target, join_in_ranges(self.table.take(rows), aligned_ranges(ranges, self._min_region_bytes)))
 
     def _apply_min_nr_regions(self) -> None:
         if self._follows_mappings:

@@ -1,19 +1,13 @@
-"""A scheme: which memory (access pattern) and what to do with it (action)."""
+"""A scheme: which memory (access pattern), what to do with it (action), and within which limits."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
-from memtherm.core.ranges import Flags
-from memtherm.core.snapshot import Regions
+from memtherm.core.filters import Filter
+from memtherm.core.pattern import AccessPattern
+from memtherm.core.quota import Quota
+from memtherm.core.watermarks import Watermarks
 from memtherm.errors import InvalidInput
-
-# Rates and ages are products of floats: 3 windows of 0.1 s are 0.30000000000000004 s.  Bounds are
-# inclusive, so a value that differs from its bound by rounding alone must count as equal to it.
-# Sizes are whole numbers and exact: of 8 TiB this share would be two pages.
-_ROUNDING = 1e-9
 
 
 class Action(StrEnum):
@@ -33,80 +27,60 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """A closed interval; None means no bound on that side."""
+class Destination:
+    """A NUMA node that memory moves to; of several each gets its share of the weights."""
 
-    minimum: float | None = None
-    maximum: float | None = None
-
-    def contain(self, values: NDArray[np.int64] | NDArray[np.float64]) -> Flags:
-        inside = np.ones(len(values), np.bool_)
-        rounding = 0.0 if values.dtype.kind == "i" else _ROUNDING
-        if self.minimum is not None:
-            inside &= values >= self.minimum - abs(self.minimum) * rounding
-        if self.maximum is not None:
-            inside &= values <= self.maximum + abs(self.maximum) * rounding
-        return inside
-
-
-ANY = Bounds()
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccessPattern:
-    """Which regions a scheme means.  All bounds are inclusive; a missing bound is no bound.
-
-    Attributes:
-        size_bytes: length of the region.
-        access_rate: share of samples that found an access, 0..1.
-        age_s: how long the rate has stayed about the same, seconds.
-
-    Raises:
-        InvalidInput: a minimum above its maximum, a negative bound, a rate above 1.
-    """
-
-    size_bytes: Bounds = ANY
-    access_rate: Bounds = ANY
-    age_s: Bounds = ANY
-
-    def __post_init__(self) -> None:
-        for name in ("size_bytes", "access_rate", "age_s"):
-            bounds: Bounds = getattr(self, name)
-            given = [bound for bound in (bounds.minimum, bounds.maximum) if bound is not None]
-            if any(not bound >= 0 for bound in given):
-                raise InvalidInput(f"{name} has a negative bound", hint="bounds are from 0 up")
-            if given != sorted(given):
-                raise InvalidInput(
-                    f"{name}: the minimum {bounds.minimum:g} is above the maximum {bounds.maximum:g}",
-                    hint="no region can match; swap the bounds",
-                )
-            if name == "access_rate" and any(bound > 1 for bound in given):
-                raise InvalidInput("access_rate is above 100 %", hint="an access rate is from 0 to 1")
-
-    def matches(self, regions: Regions) -> Flags:
-        """Which regions fit all three bounds."""
-        return (
-            self.size_bytes.contain(regions.size_bytes)
-            & self.access_rate.contain(regions.access_rate)
-            & self.age_s.contain(regions.age_s)
-        )
+    node: int
+    weight: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """An access pattern and the action for the memory that fits it.
+    """An access pattern, the action for the memory that fits it, and limits.
+
+    Attributes:
+        apply_interval_s: time between two applies; None: each aggregation window.
+        filters: in this order; the first that matches decides.
+        destinations: of migrate_hot and migrate_cold, which do nothing without.
+        max_nr_snapshots: it ends after so many applies; 0: never.
+        targets: labels of the targets that it is for; none: for all.
+
+    Raises:
+        InvalidInput: destinations of an action that moves nothing, negative values.
 
     Example:
         >>> Scheme(
         ...     name="page out what is cold for two minutes",
         ...     pattern=AccessPattern(access_rate=Bounds(0, 0), age_s=Bounds(120, None)),
         ...     action=Action.PAGEOUT,
+        ...     quota=Quota(size_bytes=128 * 2**20, weights=Weights(age=1)),
         ... )
     """
 
     action: Action
     pattern: AccessPattern = field(default_factory=AccessPattern)
     name: str = ""
+    apply_interval_s: float | None = None
+    quota: Quota = field(default_factory=Quota)
+    watermarks: Watermarks | None = None
+    filters: tuple[Filter, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    max_nr_snapshots: int = 0
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.destinations and self.action not in (Action.MIGRATE_HOT, Action.MIGRATE_COLD):
+            raise InvalidInput(
+                f"{self.action} has destinations, and moves nothing", hint="migrate_hot and migrate_cold do"
+            )
+        if any(one.node < 0 or not 0 <= one.weight < 2**32 for one in self.destinations):
+            raise InvalidInput("a destination has a negative node or weight", hint="both are from 0 up")
+        if self.destinations and not sum(one.weight for one in self.destinations):
+            raise InvalidInput("the weights of all destinations are 0", hint="nothing would move: give one a weight")
+        if self.apply_interval_s is not None and not self.apply_interval_s >= 0:
+            raise InvalidInput(f"apply_interval_s is {self.apply_interval_s}", hint="an interval is from 0 up")
+        if self.max_nr_snapshots < 0:
+            raise InvalidInput(f"max_nr_snapshots is {self.max_nr_snapshots}", hint="0 is no limit")
 
 
 @dataclass(frozen=True)
@@ -114,9 +88,12 @@ class SchemeStatistics:
     """What a scheme did since it was started (damon-spec §2.10).
 
     Attributes:
-        nr_tried, tried_bytes: matching regions, and their mapped bytes, for which the action was asked.
+        nr_tried, tried_bytes: regions, and their bytes, for which the action was asked; see Outcome.
         nr_applied, applied_bytes: regions with one byte or more of verified effect, and those bytes.
         refused_bytes: bytes of the tried that a guard kept from the action.
+        filtered_bytes: mapped bytes that fit the pattern and were left out by filters; not among the tried.
+        nr_quota_exceeded: charge windows that ended with a full quota.
+        nr_snapshots: applies.
     """
 
     nr_tried: int = 0
@@ -124,3 +101,6 @@ class SchemeStatistics:
     nr_applied: int = 0
     applied_bytes: int = 0
     refused_bytes: int = 0
+    filtered_bytes: int = 0
+    nr_quota_exceeded: int = 0
+    nr_snapshots: int = 0

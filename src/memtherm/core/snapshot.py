@@ -12,11 +12,17 @@ from memtherm.core.ranges import Addresses, Counts, Flags, sizes
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """A watched address space.  `start_time_s` (since boot) tells two users of one pid apart."""
+    """A watched address space.
+
+    Attributes:
+        start_time_s: seconds from boot to its start; tells two users of one pid apart.
+        labels: how the policy's targets that it belongs to are called; schemes may be for some of them.
+    """
 
     pid: int
     name: str
     start_time_s: float = 0.0
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
