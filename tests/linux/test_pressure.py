@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memtherm.linux.pressure import parse_pressure, read_pressure
+from memtherm.linux.pressure import parse_pressure, read_pressure, read_pressure_file
 from support.requires import require
 
 TEXT = "some avg10=12.50 avg60=1.00 avg300=0.25 total=2500000\nfull avg10=100.00 avg60=0.00 avg300=0.00 total=1\n"
@@ -40,6 +40,28 @@ def test_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     absent = read_pressure("io", cgroup=str(tmp_path))
     assert absent.value is None
     assert "io.pressure" in absent.reason
+
+
+def test_a_file_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEMTHERM_WITHOUT", raising=False)
+    file = tmp_path / "memory.pressure"
+    file.write_text(TEXT)
+    assert read_pressure_file(str(file)).value == parse_pressure(TEXT)
+    file.unlink()
+    assert "PSI is off" in read_pressure_file(str(file)).reason
+    assert read_pressure_file(str(tmp_path / "gone" / "memory.pressure")).reason.endswith("the control group is gone")
+    assert "built without PSI" in read_pressure_file("/proc/pressure/nothing").reason
+
+
+def test_a_control_group_that_goes_while_we_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(19, os.strerror(19))  # ENODEV
+
+    monkeypatch.delenv("MEMTHERM_WITHOUT", raising=False)
+    monkeypatch.setattr("builtins.open", refuse)
+    reading = read_pressure("memory", cgroup="/nothing")
+    monkeypatch.undo()
+    assert reading.reason == "no /nothing/memory.pressure: the control group is gone"
 
 
 def test_psi_that_is_built_but_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,6 @@
 """Processes: identity, life and death, memory, processor time, names."""
 
 import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
-from memtherm.linux.process import find_by_name, is_self_or_ancestor, open_process, parse_stat
+from memtherm.linux.process import is_self_or_ancestor, open_process, parse_stat
 from support.children import Child, memory_child
 from support.privileges import run_as_nobody
 from support.requires import require
@@ -184,32 +182,6 @@ def test_nobody_may_look_into_a_process_of_root(child: Child) -> None:
             return process.is_alive(), caught.value.hint
 
     assert run_as_nobody(look) == (True, "run as root or as its user, or with CAP_SYS_PTRACE")
-
-
-def test_find_by_name_of_comm_executable_and_first_argument(child: Child, tmp_path: Path) -> None:
-    child.rename("memtherm a(b) c")
-    assert find_by_name("memtherm a(b) c") == [child.pid]
-    program = tmp_path / "memtherm-test-a-long-name"  # longer than comm
-    shutil.copy("/bin/sleep", program)
-    with (
-        subprocess.Popen([program, "60"]) as by_executable,
-        subprocess.Popen(["/some/where/memtherm-argument", "60"], executable="/bin/sleep") as by_argument,
-    ):
-        try:
-            assert find_by_name("memtherm-test-a-long-name") == [by_executable.pid]
-            assert find_by_name("memtherm-argument") == [by_argument.pid]
-            assert find_by_name("memtherm-argumen") == []
-        finally:
-            by_argument.kill()
-            by_executable.kill()
-
-
-def test_find_by_name_skips_zombies_and_kernel_threads(child: Child) -> None:
-    child.rename("memtherm-zombie")
-    assert find_by_name("memtherm-zombie") == [child.pid]
-    child.kill()
-    assert find_by_name("memtherm-zombie") == []
-    assert find_by_name("kthreadd") == []
 
 
 def test_self_and_ancestors(child: Child) -> None:

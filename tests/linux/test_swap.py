@@ -26,7 +26,10 @@ def test_text_of_swaps() -> None:
 def test_text_of_meminfo() -> None:
     text = "MemTotal:       25276502 kB\nHugePages_Total:       3\n"
     assert parse_meminfo(text) == {"MemTotal": 25276502 * 1024, "HugePages_Total": 3}
-    assert read_meminfo()["MemTotal"] > 64 * MIB
+    host = read_meminfo()
+    assert host["MemTotal"] > 64 * MIB
+    for key in ("MemFree", "MemAvailable", "Active", "Inactive"):
+        assert 0 < host[key] < host["MemTotal"]
 
 
 def test_a_device_that_comes_and_goes() -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from memtherm.linux.cgroups import read_hierarchies
 from memtherm.linux.facts import HostFacts, probe_host
+from memtherm.linux.nodes import read_nodes
 
 
 def _lacks_swap(facts: HostFacts) -> str:
@@ -34,6 +36,24 @@ def _lacks_bpf(facts: HostFacts) -> str:
     return "; ".join(text for text, is_lacking in lacks.items() if is_lacking)
 
 
+def _lacks_ptrace(facts: HostFacts) -> str:
+    if os.uname().machine != "x86_64":
+        return f"only on x86_64, not on {os.uname().machine}"
+    if "CAP_SYS_PTRACE" not in facts.capabilities:
+        return "CAP_SYS_PTRACE missing"
+    yama = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return "ptrace_scope is 3: nobody may" if yama.exists() and yama.read_text().strip() == "3" else ""
+
+
+def _lacks_cgroup(_facts: HostFacts) -> str:
+    hierarchies = read_hierarchies()
+    if not hierarchies:
+        return "no cgroup file system is mounted"
+    # A file system that is mounted for reading only refuses root as well.
+    is_writable = os.access(hierarchies[0].mount_point, os.W_OK)
+    return "" if is_writable else f"{hierarchies[0].mount_point} may not be written"
+
+
 def _yes(is_there: bool, what: str) -> str:
     return "" if is_there else what
 
@@ -54,6 +74,9 @@ _REASONS: dict[str, Callable[[HostFacts], str]] = {
     "soft_dirty": lambda facts: _yes(facts.has_soft_dirty, "no soft-dirty tracking"),
     "thp": lambda facts: _yes(facts.huge_pages.is_usable, f"huge pages: {facts.huge_pages.mode}"),
     "psi": lambda facts: _yes(facts.memory_pressure.value is not None, facts.memory_pressure.reason),
+    "ptrace": _lacks_ptrace,
+    "cgroup": _lacks_cgroup,
+    "numa": lambda _: _yes(sum(node.total_bytes > 0 for node in read_nodes()) > 1, "one memory node"),
     "damon": lambda facts: _yes(facts.damon.is_present, "no DAMON sysfs tree"),
 }
 

@@ -8,10 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
+# Calls through this one keep the interpreter's lock: for short ones made while another program is held, where a
+# busy thread of ours that takes the lock would keep it for 5 ms.
+_LOCKED_LIBRARY = ctypes.PyDLL(None, use_errno=True)
 
 # The same on every architecture but alpha.
 _SYS_PIDFD_OPEN = 434
 _SYS_PROCESS_MADVISE = 440
+# Older calls have a number for each architecture; -1 answers ENOSYS.
+_SYS_MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239}.get(os.uname().machine, -1)
 
 #: name → function, for the test that walks them
 FUNCTIONS: dict[str, Any] = {}
@@ -61,6 +66,31 @@ _process_madvise = _declare_syscall(
     ctypes.c_int,
     ctypes.c_uint,
 )
+_move_pages = _declare_syscall(
+    "move_pages",
+    _SYS_MOVE_PAGES,
+    ctypes.c_int,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int,
+)
+
+
+def _declare_locked_function(name: str, result_type: Any, *argument_types: Any) -> Any:
+    function: Any = _LOCKED_LIBRARY[name]
+    function.argtypes = argument_types
+    function.restype = result_type
+    function.errcheck = _check
+    FUNCTIONS[name] = function
+    return function
+
+
+_ptrace = _declare_locked_function(
+    "ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
+)
+_waitid = _declare_locked_function("waitid", ctypes.c_int, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p, ctypes.c_int)
 
 
 def pidfd_open(pid: int) -> int:
@@ -71,6 +101,11 @@ def pidfd_open(pid: int) -> int:
 def process_madvise(pidfd: int, vectors_address: int, vector_count: int, advice: int) -> int:
     """Bytes of the `struct iovec` array at `vectors_address` that were completely processed.  Raises OSError."""
     return _process_madvise(pidfd, vectors_address, vector_count, advice, 0)
+
+
+def move_pages(pid: int, *, count: int, pages_address: int, nodes_address: int, status_address: int, flags: int) -> int:
+    """How many pages were not moved; `nodes_address` 0 only asks where they are.  Raises OSError."""
+    return _move_pages(pid, count, pages_address, nodes_address, status_address, flags)
 
 
 def mincore(address: int, length: int, residency_address: int) -> None:
@@ -86,3 +121,13 @@ def give_back_memory() -> None:
     gc.collect()
     with suppress(AttributeError):
         _LIBRARY.malloc_trim(0)
+
+
+def ptrace(request: int, thread_id: int, address: int, data: int) -> int:
+    """ptrace(2) without the PEEK requests, whose answer may be -1.  Never releases the interpreter's lock."""
+    return int(_ptrace(request, thread_id, address, data))
+
+
+def waitid(id_type: int, identifier: int, information_address: int, options: int) -> None:
+    """waitid(2) into the `siginfo_t` at that address; only with WNOHANG: it keeps the interpreter's lock."""
+    _waitid(id_type, identifier, information_address, options)

@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import dataclass
+from pathlib import Path
 
 from memtherm.linux.hidden import is_hidden
 
@@ -54,17 +55,31 @@ def parse_pressure(text: str) -> Pressure:
 
 def read_pressure(resource: str, *, cgroup: str = "") -> PressureReading:
     """Pressure of `memory`, `cpu` or `io` of the host, or of the control group whose directory is `cgroup`."""
+    return read_pressure_file(f"{cgroup}/{resource}.pressure" if cgroup else f"/proc/pressure/{resource}")
+
+
+def read_pressure_file(path: str) -> PressureReading:
+    """The pressure file at `path`, of the host or of a control group, or why there is no value."""
     if is_hidden("psi"):
         return PressureReading(None, "hidden by MEMTHERM_WITHOUT=psi")
-    path = f"{cgroup}/{resource}.pressure" if cgroup else f"/proc/pressure/{resource}"
     try:
         with open(path, encoding="ascii") as file:
             return PressureReading(parse_pressure(file.read()))
     except FileNotFoundError:
-        return PressureReading(None, f"no {path}: the kernel was built without PSI, or booted with psi=0")
+        return PressureReading(None, f"no {path}: {_why_absent(path)}")
     except PermissionError:
         return PressureReading(None, f"{path} may not be read")
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENODEV):
+        if error.errno == errno.ENODEV:  # removed between open and read
+            return PressureReading(None, f"no {path}: the control group is gone")
+        if error.errno != errno.EOPNOTSUPP:
             raise
         return PressureReading(None, "PSI is switched off: boot with psi=1")
+
+
+def _why_absent(path: str) -> str:
+    if path.startswith("/proc/"):
+        return "the kernel was built without PSI, or booted with psi=0"
+    if not Path(path).parent.is_dir():
+        return "the control group is gone"
+    return "PSI is off for this control group, or for the host, or it is of version 1, which has none"

@@ -4,9 +4,7 @@ import errno
 import os
 import select
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -269,34 +267,6 @@ def _open_pidfd(pid: int) -> int:
 
 def _gone(pid: int) -> TargetGone:
     return TargetGone(f"process {pid} is gone", hint="it exited, or the pid is wrong; see ps or pgrep")
-
-
-def find_by_name(name: str) -> list[int]:
-    """Pids of the processes called `name`, ascending; it may be empty.
-
-    `name` is compared whole with /proc/PID/comm, and with the last part of the paths of its
-    executable and of its first argument.  Zombies and kernel threads are not listed.
-    """
-    pids = sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208 - 10x as fast
-    return [pid for pid in pids if _is_called(pid, name)]
-
-
-def _is_called(pid: int, name: str) -> bool:
-    with suppress(OSError):  # ended while we look
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = parse_stat(file.read())
-        if stat.is_dead or stat.is_kernel_thread:
-            return False
-        if stat.name == name:
-            return True
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            argument = file.read().partition(b"\0")[0].decode(errors="surrogateescape")
-        if Path(argument).name == name:
-            return True
-        # Only the owner and root may read the link; the others have been asked what they tell everyone.
-        executable = Path(f"/proc/{pid}/exe").readlink().name
-        return executable.removesuffix(" (deleted)") == name
-    return False
 
 
 def is_self_or_ancestor(pid: int) -> bool:
