@@ -7,14 +7,18 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from memtherm.act.apply import TargetActor
 from memtherm.core.guard import GuardSettings
 from memtherm.core.plan import Outcome, PlannedAction
-from memtherm.core.scheme import Action
+from memtherm.core.protocols import CensusProbe
+from memtherm.core.scheme import Action, Scheme
+from memtherm.linux.advise import Advice, advise
 from memtherm.linux.process import Process
+from support.children import MADV_NOHUGEPAGE, Child
 
 PAGE = 4096
 MIB = 1 << 20
@@ -24,19 +28,38 @@ ALL = (0, 1 << 47)
 Range = tuple[int, int]
 
 
-def plan(action: Action, *ranges: Range) -> PlannedAction:
+# What the machine does meanwhile is no part of most tests, nor how small a target is.
+GUARD = GuardSettings(min_target_bytes=0, min_free_swap=0.0, max_refault_rate=0.0, max_memory_pressure=0.0)
+
+
+def plan(action: Action, *ranges: Range, **of_scheme: Any) -> PlannedAction:
+    """What a scheme asks for, with all its `ranges` filtered by pages."""
     starts, ends = (np.array([one[side] for one in ranges], np.uint64) for side in (0, 1))
-    return PlannedAction("test", action, 0, np.arange(len(ranges)), starts, ends)
+    scheme = Scheme(name="test", action=action, **of_scheme)
+    return PlannedAction(scheme, 0, np.arange(len(ranges)), starts, ends, np.zeros(len(ranges), np.bool_))
 
 
 @contextmanager
-def actor_on(process: Process, *, apply: bool = True, guard: GuardSettings | None = None) -> Iterator[TargetActor]:
+def actor_on(
+    process: Process, *, apply: bool = True, guard: GuardSettings | None = None, census: CensusProbe | None = None
+) -> Iterator[TargetActor]:
     """An actor for a process of any size."""
-    actor = TargetActor(process, guard=guard or GuardSettings(min_target_bytes=0), apply=apply)
+    actor = TargetActor(process, guard=guard or GUARD, apply=apply, census=census)
     try:
         yield actor
     finally:
         actor.close()
+
+
+def carry_out(actor: TargetActor, planned: PlannedAction) -> Outcome:
+    """Without a quota: all that is possible is allowed."""
+    possible = actor.examine(planned)
+    outcome = actor.carry_out(possible)
+    assert outcome.tried_bytes >= outcome.applied_bytes + outcome.refused_bytes
+    assert outcome.applied_bytes == outcome.applied_range_bytes.sum()
+    assert (outcome.reached >= planned.start).all()
+    assert (outcome.reached <= planned.end).all()
+    return outcome
 
 
 def act(
@@ -44,10 +67,21 @@ def act(
 ) -> Outcome:
     """Carry out one action on `ranges` of (start, end)."""
     with actor_on(process, apply=apply, guard=guard) as actor:
-        outcome = actor.carry_out(plan(action, *ranges))
-    assert outcome.tried_bytes >= outcome.applied_bytes + outcome.refused_bytes
-    assert outcome.applied_bytes == outcome.applied_region_bytes.sum()
-    return outcome
+        return carry_out(actor, plan(action, *ranges))
+
+
+def map_small_pages(child: Child, size_bytes: int) -> int:
+    """Memory that gets no huge pages, whatever the host's settings are."""
+    address = child.map_aligned(size_bytes)
+    child.madvise(address, size_bytes, MADV_NOHUGEPAGE)
+    return address
+
+
+def fill_huge_pages(process: Process, child: Child, start: int, end: int) -> None:
+    """Random bytes in huge pages, whatever the host's settings are."""
+    child.fill(start, end - start)
+    advise(process.pidfd, [start], [end], Advice.COLLAPSE)
+    assert smaps_bytes(child.pid, "AnonHugePages") >= end - start
 
 
 def reasons(outcome: Outcome) -> dict[str, int]:

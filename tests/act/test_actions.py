@@ -194,7 +194,7 @@ def test_cold_is_told_of_each_region_however_many(child: Child, process: Process
     child.write(address + 8 * MIB, 2048)
     borders = [address + 2 * PAGE * index for index in range(2049)]
     outcome = act(process, Action.COLD, *pairwise(borders))
-    assert outcome.applied_region_bytes.tolist() == [0] * 1024 + [2 * PAGE] * 1024
+    assert outcome.applied_range_bytes.tolist() == [0] * 1024 + [2 * PAGE] * 1024
 
 
 def test_cold_of_pages_that_another_process_maps_too_is_not_told_as_applied(child: Child, process: Process) -> None:
@@ -203,7 +203,7 @@ def test_cold_of_pages_that_another_process_maps_too_is_not_told_as_applied(chil
     child.fork()
     child.write(address + 8 * MIB, 2048)
     outcome = act(process, Action.COLD, (address, address + 8 * MIB), (address + 8 * MIB, address + 16 * MIB))
-    assert outcome.applied_region_bytes.tolist() == [0, about(8 * MIB)]
+    assert outcome.applied_range_bytes.tolist() == [0, about(8 * MIB)]
 
 
 @pytest.mark.parametrize("way", ["scan", "smaps"])
@@ -218,7 +218,7 @@ def test_collapse_makes_huge_pages(child: Child, process: Process, way: str, mon
     grown = smaps_bytes(child.pid, "AnonHugePages", address, address + 16 * MIB)
     assert outcome.applied_bytes == grown == 6 * MIB
     # Without PAGEMAP_SCAN the growth of a mapping is shared out by size.
-    assert outcome.applied_region_bytes.tolist() == [2 * MIB, 4 * MIB]
+    assert outcome.applied_range_bytes.tolist() == [2 * MIB, 4 * MIB]
     assert reasons(outcome) == {"less than a whole huge page": 2 * MIB}
     again = act(process, Action.COLLAPSE, (address + 2 * MIB, address + 8 * MIB))
     assert again.applied_bytes == 0
@@ -230,7 +230,7 @@ def test_collapse_is_told_of_the_region_that_grew(child: Child, process: Process
     child.write(address, 1024)
     # The second half is empty: the kernel makes no huge page of nothing.
     outcome = act(process, Action.COLLAPSE, (address, address + 4 * MIB), (address + 4 * MIB, address + 8 * MIB))
-    assert outcome.applied_region_bytes.tolist() == [4 * MIB, 0]
+    assert outcome.applied_range_bytes.tolist() == [4 * MIB, 0]
 
 
 @pytest.mark.parametrize("action", [Action.PAGEOUT, Action.COLD, Action.COLLAPSE, Action.WILLNEED])
@@ -286,11 +286,21 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(child: Child, process:
         child.end()
 
 
-@pytest.mark.parametrize("action", [Action.HUGEPAGE, Action.MIGRATE_COLD, Action.LRU_PRIO])
-def test_what_cannot_be_done_is_refused_with_its_reason(child: Child, process: Process, action: Action) -> None:
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        (Action.HUGEPAGE, "needs allow_ptrace"),
+        (Action.NOHUGEPAGE, "needs allow_ptrace"),
+        (Action.MIGRATE_COLD, "no destination"),
+        (Action.LRU_PRIO, "version"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_reason(
+    child: Child, process: Process, action: Action, reason: str
+) -> None:
     address = child.map_aligned(4 * MIB)
     child.write(address, 1024)
     outcome = act(process, action, (address, address + 4 * MIB))
     (refusal,) = outcome.refused
-    assert "version" in refusal.reason
+    assert reason in refusal.reason
     assert refusal.size_bytes == outcome.tried_bytes == 4 * MIB

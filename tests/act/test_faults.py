@@ -12,11 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from act.scene import MIB, about, act, actor_on, plan, reasons, smaps_bytes, status_bytes
+from act.scene import (
+    MIB,
+    about,
+    act,
+    actor_on,
+    carry_out,
+    drop_from_page_cache,
+    plan,
+    reasons,
+    smaps_bytes,
+    status_bytes,
+)
 from memtherm.act import apply as apply_module
 from memtherm.core.plan import Outcome
 from memtherm.core.scheme import Action
-from memtherm.errors import NotPermitted, TargetGone
+from memtherm.errors import InvalidInput, NotPermitted, TargetGone
 from memtherm.linux.advise import AdviseResult, advise
 from memtherm.linux.process import Process, open_process
 from support.children import Child, memory_child
@@ -56,7 +67,7 @@ def test_a_target_that_is_gone(
         else:
             child.end()
         with pytest.raises(TargetGone):
-            actor.carry_out(plan(action, (address, address + 4 * MIB)))
+            carry_out(actor, plan(action, (address, address + 4 * MIB)))
     assert calls == [0]
 
 
@@ -66,7 +77,7 @@ def test_a_closed_process_is_never_another_one(child: Child) -> None:
     with actor_on(process) as actor:
         process.close()
         with pytest.raises(TargetGone):
-            actor.carry_out(plan(Action.COLD, (address, address + 4 * MIB)))
+            carry_out(actor, plan(Action.COLD, (address, address + 4 * MIB)))
 
 
 @pytest.mark.parametrize("action", [Action.PAGEOUT, Action.COLD, Action.COLLAPSE])
@@ -100,7 +111,7 @@ def test_a_target_that_is_killed_while_it_is_paged_out(child: Child, process: Pr
             with actor_on(process) as actor:
                 began.set()
                 with pytest.raises(TargetGone):
-                    actor.carry_out(plan(Action.PAGEOUT, (address, address + size)))
+                    carry_out(actor, plan(Action.PAGEOUT, (address, address + size)))
         finally:
             killer.join()
             child.end()
@@ -118,7 +129,7 @@ def test_what_is_unmapped_between_plan_and_act_is_not_told_as_applied(
             process, Action.PAGEOUT, *[(address + at * MIB, address + (at + 4) * MIB) for at in (0, 4, 8, 12)]
         )
         assert outcome.applied_bytes == status_bytes(child.pid, "VmSwap")
-        assert outcome.applied_region_bytes.tolist() == [about(size * MIB) for size in (4, 0, 0, 4)]
+        assert outcome.applied_range_bytes.tolist() == [about(size * MIB) for size in (4, 0, 0, 4)]
         child.end()
 
 
@@ -158,19 +169,51 @@ def test_willneed_of_a_file_that_is_unmapped_meanwhile(
     assert act(process, Action.WILLNEED, (address, address + 16 * MIB)).applied_bytes == 0
 
 
+@pytest.mark.parametrize("goes", ["exit", "exec"])
+def test_a_target_that_goes_between_the_look_and_the_act(
+    child: Child, process: Process, goes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = just_before_the_advice(monkeypatch, lambda: None)
+    address = child.map_aligned(4 * MIB)
+    child.write(address, 1024)
+    with actor_on(process) as actor:
+        possible = actor.examine(plan(Action.COLD, (address, address + 4 * MIB)))
+        if goes == "exit":
+            child.kill()
+            with pytest.raises(TargetGone):
+                actor.carry_out(possible)
+        else:
+            child.exec(sys.executable, "-c", "import time; print(flush=True); time.sleep(60)")
+            assert child._process.stdout is not None
+            child._process.stdout.readline()
+            assert actor.carry_out(possible).applied_bytes == 0
+    assert calls == [0]
+
+
+def test_what_was_not_examined_is_not_acted_on(child: Child, process: Process) -> None:
+    address = child.map_aligned(4 * MIB)
+    child.write(address, 1024)
+    with actor_on(process) as actor:
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match="nothing was examined"):
+                actor.carry_out(np.array([4 * MIB]))
+            # Nor twice on one look.
+            carry_out(actor, plan(Action.COLD, (address, address + 4 * MIB)))
+
+
 def test_after_exec_nothing_is_done_on_the_old_plan(child: Child, process: Process) -> None:
     everything = plan(Action.COLD, (0, 1 << 47))
     with actor_on(process) as actor:
-        assert actor.carry_out(everything).applied_bytes > 0
+        assert carry_out(actor, everything).applied_bytes > 0
         child.exec(sys.executable, "-c", "import time; print(flush=True); time.sleep(60)")
         assert child._process.stdout is not None
         child._process.stdout.readline()
-        outcome = actor.carry_out(everything)
+        outcome = carry_out(actor, everything)
         assert reasons(outcome) == {
             "the target has called exec: what was planned was for its old memory": outcome.tried_bytes
         }
         # A plan made after that is for the new memory.
-        assert actor.carry_out(everything).applied_bytes > 0
+        assert carry_out(actor, everything).applied_bytes > 0
 
 
 def test_exec_in_the_middle_ends_the_action(
@@ -207,8 +250,12 @@ def test_without_cap_sys_nice_the_first_attempt_says_so(
     child: Child, process: Process, file: Path, action: Action
 ) -> None:
     address = child.map(16 * MIB, flags=mmap.MAP_PRIVATE, path=str(file))
-    child.read(address, 4096)
-    child.write(address, 1024)
+    if action is Action.WILLNEED:
+        drop_from_page_cache(file)
+    else:
+        child.read(address, 4096)
+        child.write(address, 1024)
+    before = smaps_bytes(child.pid, "Referenced", address, address + 16 * MIB)
 
     def attempt() -> Outcome:
         drop_capability("CAP_SYS_NICE")
@@ -217,7 +264,8 @@ def test_without_cap_sys_nice_the_first_attempt_says_so(
     with pytest.raises(NotPermitted) as caught:
         run_as_nobody(attempt, user_id=0)
     assert "CAP_SYS_NICE" in caught.value.hint
-    assert smaps_bytes(child.pid, "Referenced", address, address + 16 * MIB) == 16 * MIB
+    assert smaps_bytes(child.pid, "Referenced", address, address + 16 * MIB) == before
+    assert before == (0 if action is Action.WILLNEED else 16 * MIB)
 
 
 def test_what_could_not_be_verified_is_not_done(child: Child, process: Process) -> None:
@@ -248,7 +296,7 @@ def test_a_target_that_maps_and_unmaps_without_pause(process: Process, child: Ch
     child._process.stdout.readline()
     with swap_on(64 * MIB), actor_on(process) as actor:
         for action in (Action.PAGEOUT, Action.COLD, Action.WILLNEED, Action.COLLAPSE) * 3:
-            outcome = actor.carry_out(plan(action, (0, 1 << 47)))
+            outcome = carry_out(actor, plan(action, (0, 1 << 47)))
             assert outcome.tried_bytes >= outcome.applied_bytes + outcome.refused_bytes
         child.end()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from act.scene import (
     ALL,
+    GUARD,
     HUGE,
     MIB,
     PAGE,
@@ -111,8 +113,8 @@ def test_a_swap_that_is_too_small_takes_what_it_can(child: Child, process: Proce
         assert outcome.applied_bytes == about(status_bytes(child.pid, "VmSwap"))
         assert reasons(outcome) == {LITTLE_SWAP: 48 * MIB - free}
         # The first regions went, one in part, and the others were not touched.
-        assert outcome.applied_region_bytes.tolist()[:3] == [about(6 * MIB)] * 3
-        assert outcome.applied_region_bytes.tolist()[4:] == [0] * 4
+        assert outcome.applied_range_bytes.tolist()[:3] == [about(6 * MIB)] * 3
+        assert outcome.applied_range_bytes.tolist()[4:] == [0] * 4
         assert smaps_bytes(child.pid, "Referenced", address, address + 48 * MIB) == about(48 * MIB - free)
         again = act(process, Action.PAGEOUT, *regions)
         assert again.applied_bytes <= PAGE * 64
@@ -227,21 +229,21 @@ def test_every_flag_that_forbids(code: str, action: Action) -> None:
     text = b"00400000-00800000 rw-p 00000000 00:00 0 \nRss: 4096 kB\nVmFlags: rd wr mr mw me %s \n" % code.encode()
     text += b"00800000-00c00000 rw-p 00000000 00:00 0 \nRss: 4096 kB\nVmFlags: rd wr mr mw me zz \n"
     for settings in (GuardSettings(), GuardSettings(override_application_hints=True)):
-        ((reason, refused),) = mapping_refusals(parse_smaps(text), action, settings)
-        assert code in reason
-        assert refused.tolist() == [True, False]
+        (refusal,) = mapping_refusals(parse_smaps(text), action, settings)
+        assert code in refusal.reason
+        assert refusal.refused.tolist() == [True, False]
 
 
 def test_a_mapping_without_flags_is_not_trusted() -> None:
     text = b"00400000-00800000 rw-p 00000000 00:00 0 \nRss: 4096 kB\n"
-    ((reason, refused),) = mapping_refusals(parse_smaps(text), Action.PAGEOUT, GuardSettings())
-    assert (reason, refused.tolist()) == ("VmFlags cannot be read", [True])
+    (refusal,) = mapping_refusals(parse_smaps(text), Action.PAGEOUT, GuardSettings())
+    assert (refusal.reason, refusal.refused.tolist()) == ("VmFlags cannot be read", [True])
 
 
 def test_a_mapping_has_one_reason() -> None:
     text = b"00400000-00800000 rw-p 00000000 00:00 0 \nRss: 4096 kB\nVmFlags: rd lo ht um nh \n"
-    ((reason, _),) = mapping_refusals(parse_smaps(text), Action.COLLAPSE, GuardSettings())
-    assert reason == "locked in memory (VmFlags lo)"
+    (refusal,) = mapping_refusals(parse_smaps(text), Action.COLLAPSE, GuardSettings())
+    assert refusal.reason == "locked in memory (VmFlags lo)"
 
 
 @pytest.mark.parametrize("override", [False, True])
@@ -250,7 +252,7 @@ def test_who_asked_for_no_huge_pages_gets_none(child: Child, process: Process, o
     address = child.map_aligned(8 * MIB)
     child.madvise(address, 4 * MIB, MADV_NOHUGEPAGE)
     child.write(address, 2048)
-    guard = GuardSettings(min_target_bytes=0, override_application_hints=override)
+    guard = replace(GUARD, override_application_hints=override)
     outcome = act(process, Action.COLLAPSE, (address, address + 8 * MIB), guard=guard)
     # Overridden, the kernel itself still refuses it (damon-spec §5.2); nothing is told as applied that was not.
     assert outcome.applied_bytes == 4 * MIB == smaps_bytes(child.pid, "AnonHugePages", address, address + 8 * MIB)
@@ -275,7 +277,7 @@ def test_no_huge_page_is_split(child: Child, process: Process, action: Action) -
         assert huge_bytes() == 16 * MIB
         # Two regions that meet inside the huge page of 4 MiB: together they are whole, alone neither is.
         meeting = act(process, action, (address + 3 * MIB, address + 5 * MIB), (address + 5 * MIB, address + 9 * MIB))
-        assert meeting.applied_region_bytes.tolist() == [about(MIB), about(3 * MIB)]
+        assert meeting.applied_range_bytes.tolist() == [about(MIB), about(3 * MIB)]
         assert reasons(meeting) == {PART: 2 * MIB}
         gone = meeting.applied_bytes if action is Action.PAGEOUT else 0
         assert huge_bytes() == 16 * MIB - gone
@@ -307,7 +309,9 @@ def test_a_target_that_is_small_because_it_was_paged_out_counts_whole(child: Chi
     child.write(address, 72 * 256)
     with swap_on(128 * MIB):
         for _ in range(2):
-            outcome = act(process, Action.PAGEOUT, (address, address + 72 * MIB), guard=GuardSettings())
+            outcome = act(
+                process, Action.PAGEOUT, (address, address + 72 * MIB), guard=replace(GUARD, min_target_bytes=64 * MIB)
+            )
             assert outcome.refused == ()
         assert status_bytes(child.pid, "VmRSS") < 64 * MIB
         child.end()

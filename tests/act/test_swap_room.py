@@ -81,6 +81,27 @@ def test_what_needs_swap_goes_as_far_as_there_is_room(
 
 
 @settings(deadline=None)
+@given(memory(), st.integers(0, 30), st.integers(0, 8))
+def test_what_is_to_stay_free_is_no_room(
+    drawn: tuple[Pieces, list[int], list[bool]], free_pages: int, eighths: int
+) -> None:
+    pieces, pages, backed = drawn
+    pagemap: Any = SimpleNamespace(scan=lambda *_, **__: scan(pages, pieces))
+
+    def left_out(free: int, min_free_swap: float) -> int:
+        swap = SwapState(total_bytes=32 * PAGE, free_bytes=free * PAGE, devices=())
+        return within_swap(
+            pieces,
+            is_memory_backed=np.array(backed, np.bool_),
+            pagemap=pagemap,
+            swap=swap,
+            min_free_swap=min_free_swap,
+        )[1]
+
+    assert left_out(free_pages, eighths / 8) == left_out(max(0, free_pages - 4 * eighths), 0.0)
+
+
+@settings(deadline=None)
 @given(memory())
 def test_without_swap_the_reason_says_so(drawn: tuple[Pieces, list[int], list[bool]]) -> None:
     pieces, pages, backed = drawn

@@ -1,24 +1,42 @@
-"""The one path that acts on another process: guards, then the action, then what really happened."""
+"""The one path that acts on another process: filters and guards, then the action, then what really happened."""
 
 import os
+import time
 from itertools import pairwise
 
 import numpy as np
 
-from memtherm.act.guard import action_refusal, mapping_refusals, target_refusal
-from memtherm.act.pieces import Pieces, cut_at_mappings, cut_evenly, round_to_huge_pages
-from memtherm.act.swap_room import within_swap
-from memtherm.act.verify import EFFECTS, Subject
+from memtherm.act.brake import Brake
+from memtherm.act.effect import Effect, Subject
+from memtherm.act.examined import Examined
+from memtherm.act.guard import mapping_refusals, scheme_refusal, target_refusal
+from memtherm.act.huge_advice import AdviceLog, advise_huge_pages
+from memtherm.act.migrate import migrate
+from memtherm.act.page_filters import PageFilters, huge_page_runs, young_runs
+from memtherm.act.pieces import (
+    Pieces,
+    cut_at_mappings,
+    cut_evenly,
+    gaps_between,
+    round_to_huge_pages,
+    spare_parts_of_huge_pages,
+)
+from memtherm.act.possible import Possible
+from memtherm.act.rate_limit import RateLimit
+from memtherm.act.swap_room import is_swap_full, needing_swap, within_swap
+from memtherm.act.verify import EFFECTS
 from memtherm.core.guard import GuardSettings
-from memtherm.core.plan import Outcome, PlannedAction, Refusal
-from memtherm.core.ranges import Counts, Flags, sizes
-from memtherm.core.scheme import Action
+from memtherm.core.plan import Outcome, PlannedAction
+from memtherm.core.protocols import CensusProbe
+from memtherm.core.ranges import Addresses, Counts, Flags, intersect, join_adjacent, sizes
+from memtherm.core.scheme import Action, Scheme
+from memtherm.errors import InvalidInput, NotPermitted
 from memtherm.linux.advise import Advice, advise
-from memtherm.linux.maps import DetailedMappings, MappingKind, Mappings, find_shared_memory_devices, read_smaps
+from memtherm.linux.maps import MappingKind, Mappings, find_shared_memory_devices, read_smaps
 from memtherm.linux.pagemap import Pagemap
 from memtherm.linux.process import Process
 from memtherm.linux.swap import read_swap
-from memtherm.units import HUGE_PAGE_SIZE
+from memtherm.units import HUGE_PAGE_SIZE, format_size
 
 _ADVICE = {
     Action.WILLNEED: Advice.WILLNEED,
@@ -26,6 +44,13 @@ _ADVICE = {
     Action.PAGEOUT: Advice.PAGEOUT,
     Action.COLLAPSE: Advice.COLLAPSE,
 }
+_HUGE_ADVICE = (Action.HUGEPAGE, Action.NOHUGEPAGE)
+_MIGRATE = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
+# A part of a huge page would be split off by these, or takes the rest of it along.
+_SPLITTING = (Action.PAGEOUT, Action.COLD, *_MIGRATE)
+_WHOLE_BLOCKS = (Action.COLLAPSE, *_HUGE_ADVICE)
+# The dear ones, which the rate limit and the brake are for.
+_LIMITED = (Action.PAGEOUT, Action.COLLAPSE, *_MIGRATE)
 # A call holds the target's memory map until it ends, and the target's own mmap waits for it: 16 MiB are
 # paged out to zram in about 20 ms.
 _CALL_BYTES = 8 * HUGE_PAGE_SIZE
@@ -41,92 +66,255 @@ class TargetActor:
         process: the target, held by a pidfd: a later process with its pid cannot be hit.
         guard: settings of the guards.
         apply: without it everything is looked at and nothing is done.
+        census: tells which pages were accessed lately; None where the probe does not see pages.
     """
 
-    def __init__(self, process: Process, *, guard: GuardSettings, apply: bool) -> None:
+    def __init__(
+        self, process: Process, *, guard: GuardSettings, apply: bool, census: CensusProbe | None = None
+    ) -> None:
         self._process = process
         self._guard = guard
         self._apply = apply
+        self._census = census
         self._pagemap = Pagemap(process)
         self._memory = _Memory(process)
+        self._brake = Brake(process, self._pagemap, guard)
+        self._rate_limit = RateLimit(guard.max_bytes_per_s, now_s=time.monotonic())
+        self._advice_log = AdviceLog()
+        self._our_advice = _OurAdvice()
+        self._examined: Examined | None = None
 
-    def carry_out(self, planned: PlannedAction) -> Outcome:
-        """Act on what no guard refuses, and measure what came of it.
+    def examine(self, planned: PlannedAction) -> Counts:
+        """For each planned range the bytes that filters and guards leave, and that the action would change.
 
         Raises:
             TargetGone: the target has exited.
-            NotPermitted: a capability for the action is missing.
+            NotPermitted: a capability is missing that looking or verifying needs.
         """
+        self._examined = None
         self._process.check_alive()
         devices = find_shared_memory_devices(self._process)
         mappings = read_smaps(self._process, shared_memory_devices=devices)
         pieces = cut_at_mappings(planned, mappings.mappings)
-        tally = _Tally(planned, pieces)
-        if planned.action is Action.STAT:
-            return tally.outcome()
-        reason = action_refusal(planned.action) or target_refusal(self._process, self._guard)
-        if not reason and self._memory.was_replaced():
-            reason = "the target has called exec: what was planned was for its old memory"
-        if reason:
-            tally.refuse(reason, pieces.total_bytes)
-            return tally.outcome()
-        pieces = self._allowed(planned.action, pieces, mappings, tally)
-        if planned.action is Action.PAGEOUT:
-            pieces = self._within_swap(pieces, _are_memory_backed(mappings.mappings, devices), tally)
-        if planned.action is not Action.WILLNEED:
-            pieces = _whole_huge_pages(planned.action, pieces, mappings, tally)
-        if len(pieces):
-            effect = EFFECTS[planned.action](Subject(self._process, self._pagemap, pieces, mappings))
+        examined = Examined.begin(planned, mappings, _are_memory_backed(mappings.mappings, devices), pieces)
+        if reason := self._refusal(planned.scheme) or self._filter(examined):
+            examined.refuse_all(reason)
+        elif planned.action is not Action.STAT:
+            self._guard_pieces(examined)
+        examined.possible = self._possible(examined)
+        if planned.action in _LIMITED:
+            self._slow_down(examined)
+        self._examined = examined
+        return examined.possible.range_bytes
+
+    def carry_out(self, allowed_bytes: Counts) -> Outcome:
+        """Act on so many bytes of each range that was examined last, and measure what came of it.
+
+        Raises:
+            TargetGone: the target has exited.
+            NotPermitted: a capability for the action is missing.
+            InvalidInput: nothing was examined since the last time.
+        """
+        if self._examined is None:
+            raise InvalidInput("nothing was examined", hint="call examine before each carry_out")
+        examined, self._examined = self._examined, None
+        self._process.check_alive()
+        pieces, treated = examined.first_bytes(allowed_bytes)
+        tally, action_s = examined.tally, 0.0
+        tally.leave(examined.possible.range_bytes - treated.range_bytes)
+        if examined.planned.action in _LIMITED:
+            self._rate_limit.take(treated.total_bytes)
+        if examined.planned.action is not Action.STAT and len(treated.start):
             if self._apply:
-                self._advise(planned.action, pieces)
+                effect = self._effect(examined, pieces)
+                action_s = self._act(examined, pieces, effect)
                 tally.apply(pieces, effect.applied_bytes())
+                self._tell_brake(examined.planned.action, treated)
             else:
-                tally.refuse("dry run", int(effect.possible_bytes.sum()))
-        return tally.outcome()
+                tally.refuse("dry run", treated.total_bytes)
+        return tally.outcome(examined.reached(allowed_bytes, treated), action_s)
+
+    def end(self) -> tuple[str, ...]:
+        """Undo what would outlast the run: huge page advice; what came of it, in sentences."""
+        if self._guard.keep_huge_page_advice:
+            return ()
+        return self._advice_log.undo(self._process)
 
     def close(self) -> None:
         self._pagemap.close()
         self._memory.close()
 
-    def _allowed(self, action: Action, pieces: Pieces, mappings: DetailedMappings, tally: "_Tally") -> Pieces:
-        for reason, refused in mapping_refusals(mappings, action, self._guard):
-            mine = refused[pieces.mapping]
-            tally.refuse(reason, pieces.take(mine).total_bytes)
-            pieces = pieces.take(~mine)
-        return pieces
+    def _refusal(self, scheme: Scheme) -> str:
+        """Why nothing of this scheme may be done now, or an empty text."""
+        reason = scheme_refusal(scheme, self._process, self._guard, sees_pages=self._census is not None)
+        if reason or scheme.action is Action.STAT:
+            return reason
+        if reason := target_refusal(self._process, self._guard):
+            return reason
+        if self._memory.was_replaced():
+            self._our_advice = _OurAdvice()
+            return "the target has called exec: what was planned was for its old memory"
+        return ""
 
-    def _within_swap(self, pieces: Pieces, is_memory_backed: Flags, tally: "_Tally") -> Pieces:
-        pieces, left_out_bytes, reason = within_swap(
-            pieces, is_memory_backed=is_memory_backed, pagemap=self._pagemap, swap=read_swap()
-        )
-        tally.refuse(reason, left_out_bytes)
-        return pieces
+    def _filter(self, examined: Examined) -> str:
+        """Leave what the filters let through; why none of them can be asked, or an empty text."""
+        filters = PageFilters(self._process, self._pagemap, examined.mappings, self._census)
+        try:
+            examined.pieces = filters.passing(examined.planned, examined.pieces)
+        except InvalidInput as problem:
+            return f"filter cgroup: {problem}"
+        examined.tally.filter(examined.pieces)
+        return ""
 
-    def _advise(self, action: Action, pieces: Pieces) -> None:
+    def _guard_pieces(self, examined: Examined) -> None:
+        action = examined.planned.action
+        self._spare_refused_mappings(examined)
+        if action in (Action.PAGEOUT, Action.COLD):
+            self._spare_young(examined)
+        if action is Action.PAGEOUT:
+            examined.pieces, left_out_bytes, reason = within_swap(
+                examined.pieces,
+                is_memory_backed=examined.is_memory_backed,
+                pagemap=self._pagemap,
+                swap=read_swap(),
+                min_free_swap=self._guard.min_free_swap,
+            )
+            examined.tally.refuse(reason, left_out_bytes)
+        self._keep_huge_pages_whole(examined)
+        examined.keep(examined.whole(examined.pieces), "less than a whole huge page")
+
+    def _spare_refused_mappings(self, examined: Examined) -> None:
+        for refusal in mapping_refusals(examined.mappings, examined.planned.action, self._guard):
+            mine = refusal.refused[examined.pieces.mapping]
+            refused = examined.pieces.take(mine)
+            if refusal.hint:
+                # What we advised ourselves is no wish of the application.
+                refused = refused.without(*self._our_advice.ranges(refusal.hint))
+            examined.keep(examined.pieces.without(refused.start, refused.end), refusal.reason)
+
+    def _spare_young(self, examined: Examined) -> None:
+        """Of memory that is planned because nobody accesses it, leave out what was accessed since.
+
+        As the kernel does for its own pageout of physical memory (damon-spec §2.4).
+        """
+        if self._census is None or examined.planned.scheme.pattern.access_rate.maximum != 0 or not len(examined.pieces):
+            return
+        old = examined.pieces.without(*young_runs(self._census.look()))
+        examined.keep(old, "accessed since the last look")
+
+    def _keep_huge_pages_whole(self, examined: Examined) -> None:
+        """Find what takes parts of huge pages away, as the action needs it."""
+        action, mappings, pieces = examined.planned.action, examined.mappings, examined.pieces
+        if action in _WHOLE_BLOCKS:
+            examined.whole = lambda pieces: round_to_huge_pages(pieces, np.ones(len(mappings), np.bool_))
+            examined.huge = np.zeros(1, np.uint64), np.full(1, 2**63, np.uint64)
+            return
+        has_huge_pages = (mappings.anonymous_huge_bytes + mappings.file_huge_bytes) > 0
+        candidates = pieces.take(has_huge_pages[pieces.mapping])
+        if action not in _SPLITTING or not len(candidates):
+            return
+        try:
+            huge = examined.huge = huge_page_runs(self._pagemap, candidates)
+            examined.whole = lambda pieces: spare_parts_of_huge_pages(pieces, *huge)
+        except NotPermitted:
+            # Linux before 6.7 tells only root which pages are huge: then each block of the mapping counts as one.
+            examined.huge = candidates.runs()[:2]
+            examined.whole = lambda pieces: round_to_huge_pages(pieces, has_huge_pages)
+
+    def _possible(self, examined: Examined) -> Possible:
+        """Where the action can have an effect, in the pieces that are left."""
+        action, pieces, count = examined.planned.action, examined.pieces, len(examined.planned)
+        if action is Action.STAT or not len(pieces):
+            return Possible.whole(pieces, count=count)
+        examined.looked_at = pieces
+        effect = examined.effect = EFFECTS[action](self._subject(examined, pieces))
+        start, end, piece = effect.possible_runs()
+        if action is Action.COLLAPSE and not self._pagemap.uses_scan:
+            start, end, piece = self._without_huge_pages(pieces, start, end, piece)
+        return Possible.of(start, end, pieces.region[piece], count=count, huge=examined.huge)
+
+    def _without_huge_pages(
+        self, pieces: Pieces, start: Addresses, end: Addresses, piece: Counts
+    ) -> tuple[Addresses, Addresses, Counts]:
+        """Before Linux 6.7 the effect of collapse does not know where huge pages are already; page frames tell root."""
+        try:
+            start, end, row, _ = intersect(start, end, *gaps_between(*huge_page_runs(self._pagemap, pieces)))
+        except NotPermitted:
+            return start, end, piece
+        return start, end, piece[row]
+
+    def _slow_down(self, examined: Examined) -> None:
+        """Leave as much as the brake and the rate limit allow, from the lowest addresses on."""
+        allowance = self._brake.allowance(examined.planned.action, examined.planned.working_set_bytes)
+        if allowance.share < 1:
+            examined.limit(int(examined.possible.total_bytes * allowance.share), allowance.reason)
+        available_bytes = self._rate_limit.available_bytes(time.monotonic())
+        if available_bytes is not None:
+            rate = format_size(self._guard.max_bytes_per_s)
+            examined.limit(available_bytes, f"rate limit of the target: {rate} a second")
+
+    def _subject(self, examined: Examined, pieces: Pieces) -> Subject:
+        destinations = examined.planned.scheme.destinations
+        return Subject(self._process, self._pagemap, pieces, examined.mappings, destinations)
+
+    def _effect(self, examined: Examined, pieces: Pieces) -> Effect:
+        """How the pieces are before the action: looked at again where they have become fewer."""
+        looked_at = examined.looked_at
+        if examined.effect and looked_at and looked_at.total_bytes == pieces.total_bytes:
+            return examined.effect
+        return EFFECTS[examined.planned.action](self._subject(examined, pieces))
+
+    def _act(self, examined: Examined, pieces: Pieces, effect: Effect) -> float:
+        """Returns the time that the acting calls took."""
+        action = examined.planned.action
+        if action in _ADVICE:
+            return self._advise(examined, pieces)
+        began_s = time.monotonic()
+        if action in _MIGRATE:
+            migrate(self._process, pieces, examined.planned.scheme.destinations, examined.mappings)
+        else:
+            start, end, _ = effect.possible_runs()
+            self._our_advice.note(action, start, end)
+            can_be_huge = pieces.within(start, end)
+            advise_huge_pages(self._process, can_be_huge, action, self._advice_log, mappings=examined.mappings)
+        return time.monotonic() - began_s
+
+    def _advise(self, examined: Examined, pieces: Pieces, *, watches_swap: bool = True) -> float:
+        """Give the advice in calls that are short.  Returns the time that they took."""
+        action, action_s = examined.planned.action, 0.0
         start, end, _ = pieces.runs()
-        start, end = cut_evenly(start, end, _READAHEAD_BYTES if action is Action.WILLNEED else _CALL_BYTES)
+        start, end = cut_evenly(start, end, _READAHEAD_BYTES if action is Action.WILLNEED else HUGE_PAGE_SIZE)
         call = (np.cumsum(sizes(start, end)) - 1) // _CALL_BYTES
         borders = np.concatenate(([0], np.flatnonzero(np.diff(call)) + 1, [len(start)])).tolist()
         for first, last in pairwise(borders):
             if self._memory.is_gone():
-                return
+                break
+            if watches_swap and action is Action.PAGEOUT and is_swap_full(self._guard.min_free_swap):
+                left = self._without_swap(examined, pieces.within(start[first:], end[first:]))
+                return action_s + self._advise(examined, left, watches_swap=False)
+            began_s = time.monotonic()
             # A range that fails, because its mapping has changed meanwhile, shows as not applied.
             advise(self._process.pidfd, start[first:last], end[first:last], _ADVICE[action])
+            action_s += time.monotonic() - began_s
+        return action_s
+
+    def _without_swap(self, examined: Examined, pieces: Pieces) -> Pieces:
+        """What can leave memory with no more swap."""
+        start, end, _ = needing_swap(pieces, examined.is_memory_backed, self._pagemap)
+        examined.tally.refuse("swap filled up while acting", int(sizes(start, end).sum()))
+        return pieces.without(start, end)
+
+    def _tell_brake(self, action: Action, treated: Possible) -> None:
+        if action is Action.PAGEOUT:
+            self._brake.note_paged_out(*join_adjacent(treated.start, treated.end))
+        elif action is Action.WILLNEED:
+            self._brake.note_brought_back(*join_adjacent(treated.start, treated.end))
 
 
 def _are_memory_backed(mappings: Mappings, shared_memory_devices: frozenset[int]) -> Flags:
     """Which mappings have no file on a disk; a private mapping of a file on a tmpfs looks like any other file."""
     anonymous = np.isin(mappings.kinds, (MappingKind.PRIVATE_ANONYMOUS, MappingKind.SHARED_MEMORY))
     return anonymous | np.isin(mappings.devices, np.array(sorted(shared_memory_devices), np.uint64))
-
-
-def _whole_huge_pages(action: Action, pieces: Pieces, mappings: DetailedMappings, tally: "_Tally") -> Pieces:
-    has_huge_pages = (mappings.anonymous_huge_bytes + mappings.file_huge_bytes) > 0
-    if action is Action.COLLAPSE:
-        has_huge_pages[:] = True
-    rounded = round_to_huge_pages(pieces, has_huge_pages)
-    tally.refuse("less than a whole huge page", pieces.total_bytes - rounded.total_bytes)
-    return rounded
 
 
 class _Memory:
@@ -154,31 +342,19 @@ class _Memory:
             self._file = -1
 
 
-class _Tally:
-    """Counts what becomes of a plan."""
+class _OurAdvice:
+    """Ranges whose flag, `hg` or `nh`, comes from us and not from the application."""
 
-    def __init__(self, planned: PlannedAction, pieces: Pieces) -> None:
-        self._planned = planned
-        self._tried_bytes = pieces.total_bytes
-        self._nr_tried = len(np.unique(pieces.region))
-        self._refused: list[Refusal] = []
-        self._applied: Counts = np.zeros(len(planned.rows), np.int64)
+    def __init__(self) -> None:
+        nothing = np.zeros(0, np.uint64)
+        self._ranges = {"hg": (nothing, nothing), "nh": (nothing, nothing)}
 
-    def refuse(self, reason: str, size_bytes: int) -> None:
-        if size_bytes > 0:
-            self._refused.append(Refusal(reason, size_bytes))
+    def ranges(self, flag: str) -> tuple[Addresses, Addresses]:
+        return self._ranges[flag]
 
-    def apply(self, pieces: Pieces, applied_bytes: Counts) -> None:
-        np.add.at(self._applied, pieces.region, applied_bytes)
-
-    def outcome(self) -> Outcome:
-        return Outcome(
-            name=self._planned.scheme,
-            action=self._planned.action,
-            target=self._planned.target,
-            nr_tried=self._nr_tried,
-            tried_bytes=self._tried_bytes,
-            applied_bytes=int(self._applied.sum()),
-            refused=tuple(self._refused),
-            applied_region_bytes=self._applied,
-        )
+    def note(self, action: Action, start: Addresses, end: Addresses) -> None:
+        """These ranges, which did not have the flag, get it."""
+        given, other = ("hg", "nh") if action is Action.HUGEPAGE else ("nh", "hg")
+        ours = self._ranges[given]
+        self._ranges[given] = join_adjacent(np.concatenate((ours[0], start)), np.concatenate((ours[1], end)))
+        self._ranges[other] = intersect(*self._ranges[other], *gaps_between(*join_adjacent(start, end)))[:2]

@@ -1,19 +1,17 @@
-"""Facts about the host → actions on other processes: usable or not, and why.  A pure function."""
+"""Facts about the host → actions on other processes: usable or not, and why."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from memtherm.act.guard import ACTIONS, action_refusal
+from memtherm.act.guard import action_refusal
 from memtherm.core.scheme import Action
 from memtherm.linux.facts import HostFacts
+from memtherm.linux.nodes import NumaNode, read_nodes
 
 _TO_ADVISE = ("CAP_SYS_NICE", "CAP_SYS_PTRACE")
 # What only CAP_SYS_ADMIN shows is needed to verify: frame numbers for cold, mapped files for willneed.
-_NEEDED = {
-    Action.WILLNEED: (*_TO_ADVISE, "CAP_SYS_ADMIN"),
-    Action.COLD: (*_TO_ADVISE, "CAP_SYS_ADMIN"),
-    Action.PAGEOUT: _TO_ADVISE,
-    Action.COLLAPSE: _TO_ADVISE,
-}
+_TO_ADVISE_AND_SEE = (*_TO_ADVISE, "CAP_SYS_ADMIN")
+_PTRACE_MACHINE = "x86_64"
 
 
 @dataclass(frozen=True)
@@ -32,21 +30,32 @@ class ActionWay:
     remedy: str = ""
 
 
-def rank_actions(facts: HostFacts) -> list[ActionWay]:
-    """Every action, in the order of `Action`."""
-    return [_way(action, facts) for action in Action]
+def rank_actions(facts: HostFacts, nodes: Sequence[NumaNode] | None = None) -> list[ActionWay]:
+    """Every action, in the order of `Action`.
+
+    Args:
+        nodes: as from read_nodes, which is asked where it is None; else this is a pure function.
+    """
+    nodes = read_nodes() if nodes is None else nodes
+    return [_way(action, facts, nodes) for action in Action]
 
 
-def _way(action: Action, facts: HostFacts) -> ActionWay:
+def _way(action: Action, facts: HostFacts, nodes: Sequence[NumaNode]) -> ActionWay:
     if action is Action.STAT:
         return ActionWay(action, True, "counts matching memory, changes nothing")
-    if action not in ACTIONS:
-        return ActionWay(action, False, action_refusal(action), "use another action")
+    if action in (Action.MIGRATE_HOT, Action.MIGRATE_COLD):
+        return _by_move_pages(action, facts, nodes)
+    if action in _WAYS:
+        return _WAYS[action](action, facts)
+    return ActionWay(action, False, action_refusal(action), "use another action")
+
+
+def _by_process_madvise(action: Action, facts: HostFacts) -> ActionWay:
     if not facts.has_process_madvise:
         return ActionWay(action, False, "this kernel has no process_madvise", "boot Linux 6.1 or newer")
-    missing = [name for name in _NEEDED[action] if name not in facts.capabilities]
-    if missing:
-        return ActionWay(action, False, f"missing {', '.join(missing)}", "run as root, or grant these capabilities")
+    needed = _TO_ADVISE_AND_SEE if action in (Action.COLD, Action.WILLNEED) else _TO_ADVISE
+    if lacking := _lacking(action, facts, needed):
+        return lacking
     if action is Action.PAGEOUT and facts.swap.total_bytes == 0:
         return ActionWay(
             action,
@@ -57,3 +66,51 @@ def _way(action: Action, facts: HostFacts) -> ActionWay:
     if action is Action.COLLAPSE and not facts.huge_pages.is_usable:
         return ActionWay(action, False, "this kernel has no transparent huge pages", "boot another kernel")
     return ActionWay(action, True, "by process_madvise")
+
+
+def _by_ptrace(action: Action, facts: HostFacts) -> ActionWay:
+    if facts.machine != _PTRACE_MACHINE:
+        reason = f"by ptrace, which is written for {_PTRACE_MACHINE} only; this host is {facts.machine}"
+        return ActionWay(action, False, reason, "collapse makes huge pages without ptrace")
+    if not facts.huge_pages.is_usable:
+        return ActionWay(action, False, "this kernel has no transparent huge pages", "boot another kernel")
+    if lacking := _lacking(action, facts, ("CAP_SYS_PTRACE",)):
+        return lacking
+    if facts.ptrace_scope == 3:
+        reason = "Yama forbids ptrace to everyone (kernel.yama.ptrace_scope is 3)"
+        return ActionWay(action, False, reason, "it can be lowered only by a reboot; collapse does without ptrace")
+    reason = "by ptrace: the target is stopped for a moment and gives the advice itself; opt-in: allow_ptrace"
+    if action is Action.HUGEPAGE and facts.huge_pages.mode == "never":
+        reason += "; without effect while the host's mode of huge pages is never"
+        return ActionWay(action, True, reason, "write madvise to /sys/kernel/mm/transparent_hugepage/enabled")
+    return ActionWay(action, True, reason)
+
+
+def _by_move_pages(action: Action, facts: HostFacts, nodes: Sequence[NumaNode]) -> ActionWay:
+    with_memory = [node.number for node in nodes if node.total_bytes]
+    if len(with_memory) < 2:
+        return ActionWay(action, False, "this host has one NUMA node", "it needs a second node with memory")
+    if lacking := _lacking(action, facts, ("CAP_SYS_PTRACE",)):
+        return lacking
+    reason = f"by move_pages, between the nodes {', '.join(map(str, with_memory))}"
+    if "CAP_SYS_NICE" not in facts.capabilities:
+        reason += "; pages that other processes map too stay where they are"
+        return ActionWay(action, True, reason, "CAP_SYS_NICE moves those as well")
+    return ActionWay(action, True, reason)
+
+
+def _lacking(action: Action, facts: HostFacts, needed: Sequence[str]) -> ActionWay | None:
+    missing = [name for name in needed if name not in facts.capabilities]
+    if not missing:
+        return None
+    return ActionWay(action, False, f"missing {', '.join(missing)}", "run as root, or grant these capabilities")
+
+
+_WAYS: dict[Action, Callable[[Action, HostFacts], ActionWay]] = {
+    Action.WILLNEED: _by_process_madvise,
+    Action.COLD: _by_process_madvise,
+    Action.PAGEOUT: _by_process_madvise,
+    Action.COLLAPSE: _by_process_madvise,
+    Action.HUGEPAGE: _by_ptrace,
+    Action.NOHUGEPAGE: _by_ptrace,
+}

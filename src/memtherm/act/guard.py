@@ -6,14 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from memtherm.act.migrate import destination_refusal
+from memtherm.core.filters import FilterKind
 from memtherm.core.guard import GuardSettings
 from memtherm.core.ranges import Flags
-from memtherm.core.scheme import Action
+from memtherm.core.scheme import Action, Scheme
 from memtherm.linux.maps import DetailedMappings, MappingKind
 from memtherm.linux.process import Process
 from memtherm.units import format_size
 
-ACTIONS = (Action.WILLNEED, Action.COLD, Action.PAGEOUT, Action.COLLAPSE)
+ACTIONS = (
+    Action.WILLNEED,
+    Action.COLD,
+    Action.PAGEOUT,
+    Action.COLLAPSE,
+    Action.HUGEPAGE,
+    Action.NOHUGEPAGE,
+    Action.MIGRATE_HOT,
+    Action.MIGRATE_COLD,
+)
 
 
 def target_refusal(process: Process, settings: GuardSettings) -> str:
@@ -35,19 +46,52 @@ def action_refusal(action: Action) -> str:
     """Why this action cannot be done on another process, or an empty text."""
     if action in ACTIONS:
         return ""
-    if action in (Action.HUGEPAGE, Action.NOHUGEPAGE):
-        return f"{action} cannot be done on another process in this version; collapse makes huge pages at once"
     return f"{action} is not available in this version"
+
+
+def scheme_refusal(scheme: Scheme, process: Process, settings: GuardSettings, *, sees_pages: bool) -> str:
+    """Why nothing of this scheme can be done, or an empty text.
+
+    Args:
+        sees_pages: whether there is a probe that tells which pages were accessed.
+
+    Raises TargetGone.
+    """
+    if any(one.kind is FilterKind.YOUNG for one in scheme.filters) and not sees_pages:
+        return "filter young: the probe does not see pages"
+    if scheme.action is Action.STAT:
+        return ""
+    if reason := action_refusal(scheme.action):
+        return reason
+    if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not settings.allow_ptrace:
+        return f"{scheme.action} needs allow_ptrace: the target itself must give the advice; collapse does without"
+    if scheme.action in (Action.MIGRATE_HOT, Action.MIGRATE_COLD):
+        return destination_refusal(scheme.destinations, process)
+    return ""
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """Mappings that some actions may not touch."""
+    """Mappings that some actions may not touch; `hint` is the flag by which the application has said so itself."""
 
     reason: str
     applies: Callable[[DetailedMappings], Flags]
     actions: tuple[Action, ...] = ACTIONS
-    is_hint: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class MappingRefusal:
+    """Mappings that are kept from an action.
+
+    Attributes:
+        refused: for each mapping.
+        hint: the flag, where it is advice that also we could have given.
+    """
+
+    reason: str
+    refused: Flags
+    hint: str = ""
 
 
 def _flagged(*codes: str) -> Callable[[DetailedMappings], Flags]:
@@ -72,19 +116,25 @@ _RULES = (
     _Rule("hugetlb pages (VmFlags ht)", _flagged("ht")),
     _Rule("device memory (VmFlags pf, io)", _flagged("pf", "io")),
     _Rule("handled by userfaultfd (VmFlags um, uw, ui, ur)", _flagged("um", "uw", "ui", "ur")),
-    _Rule("the application asked for no huge pages (VmFlags nh)", _flagged("nh"), (Action.COLLAPSE,), True),
+    _Rule(
+        "the application asked for no huge pages (VmFlags nh)",
+        _flagged("nh"),
+        (Action.COLLAPSE, Action.HUGEPAGE),
+        hint="nh",
+    ),
+    _Rule("the application asked for huge pages (VmFlags hg)", _flagged("hg"), (Action.NOHUGEPAGE,), hint="hg"),
 )
 
 
-def mapping_refusals(mappings: DetailedMappings, action: Action, settings: GuardSettings) -> list[tuple[str, Flags]]:
-    """Each reason with the mappings that it keeps from the action; a mapping has one reason at most."""
+def mapping_refusals(mappings: DetailedMappings, action: Action, settings: GuardSettings) -> list[MappingRefusal]:
+    """The mappings that each rule keeps from the action; a mapping has one reason at most."""
     taken = np.zeros(len(mappings), np.bool_)
     refusals = []
     for rule in _RULES:
-        if action not in rule.actions or (rule.is_hint and settings.override_application_hints):
+        if action not in rule.actions or (rule.hint and settings.override_application_hints):
             continue
         refused = rule.applies(mappings) & ~taken
         taken |= refused
         if refused.any():
-            refusals.append((rule.reason, refused))
+            refusals.append(MappingRefusal(rule.reason, refused, rule.hint))
     return refusals

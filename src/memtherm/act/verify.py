@@ -5,21 +5,24 @@ A target may also unmap, free, or end while it is acted on; what it gave up itse
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 
-from memtherm.act.pieces import Pieces
+from memtherm.act.effect import Effect, Subject
+from memtherm.act.file_pages import are_of_files, find_file_pages
+from memtherm.act.huge_advice import HugeAdviceEffect
+from memtherm.act.migrate import MigrateEffect
+from memtherm.act.pieces import gaps_between
 from memtherm.core.ranges import Addresses, Counts, Flags, overlap_bytes, sizes
 from memtherm.core.scheme import Action
 from memtherm.errors import NotPermitted
 from memtherm.linux.capabilities import missing
-from memtherm.linux.maps import DetailedMappings, MappingKind, Mappings, read_maps, read_smaps
-from memtherm.linux.page_cache import cached_bytes
+from memtherm.linux.maps import DetailedMappings, Mappings, read_maps, read_smaps
 from memtherm.linux.page_flags import PageFlag, read_page_flags
-from memtherm.linux.pagemap import IN_MEMORY_OR_SWAP, PageCategory, Pagemap, frame_numbers, is_exclusive
-from memtherm.linux.process import Process
+from memtherm.linux.pagemap import IN_MEMORY_OR_SWAP, PageCategory, frame_numbers, is_exclusive
 from memtherm.linux.swap import read_meminfo
 from memtherm.units import PAGE_SIZE
 
@@ -29,39 +32,23 @@ _COLD_LOOKS = 256
 _READAHEAD_PAUSE_S = 0.05
 _READAHEAD_MAX_S = 0.5
 
-
-@dataclass(frozen=True)
-class Subject:
-    """What is acted on.
-
-    Attributes:
-        mappings: those that `pieces` refers to, as they were before.
-    """
-
-    process: Process
-    pagemap: Pagemap
-    pieces: Pieces
-    mappings: DetailedMappings
-
-
-class Effect(Protocol):
-    """The effect of one action: made, and so looked at, before it."""
-
-    @property
-    def possible_bytes(self) -> Counts:
-        """For each piece the bytes that the action can change."""
-
-    def applied_bytes(self) -> Counts:
-        """For each piece the bytes that it has changed, asked after it."""
+_Runs = tuple[Addresses, Addresses, Counts]
 
 
 @dataclass(frozen=True)
 class _PageCounts:
-    """Bytes of each piece by what its pages are; the shared page of zeros holds nothing and is none of them."""
+    """Bytes of each piece by what its pages are; the shared page of zeros holds nothing and is none of them.
+
+    Attributes:
+        in_memory: start, end and piece of the first two.
+        in_swap: start, end and piece of the last.
+    """
 
     anonymous: Counts
     file: Counts
     swapped: Counts
+    in_memory: _Runs
+    in_swap: _Runs
 
 
 def _count_pages(subject: Subject) -> _PageCounts:
@@ -76,6 +63,10 @@ def _count_pages(subject: Subject) -> _PageCounts:
     def bytes_of(which: Flags) -> Counts:
         return overlap_bytes(pieces.start, pieces.end, runs.starts[which], runs.ends[which])
 
+    def runs_of(which: Flags) -> _Runs:
+        start, end, _, piece = pieces.parts_of(runs.starts[which], runs.ends[which])
+        return start, end, piece
+
     is_present, is_file, is_zero = (
         (runs.categories & np.uint64(category)) != 0
         for category in (PageCategory.PRESENT, PageCategory.FILE, PageCategory.ZERO)
@@ -84,6 +75,8 @@ def _count_pages(subject: Subject) -> _PageCounts:
         anonymous=bytes_of(is_present & ~is_file & ~is_zero),
         file=bytes_of(is_present & is_file),
         swapped=bytes_of(~is_present),
+        in_memory=runs_of(is_present & ~is_zero),
+        in_swap=runs_of(~is_present),
     )
 
 
@@ -94,6 +87,9 @@ class PageoutEffect:
         self._subject = subject
         self._before = _count_pages(subject)
         self.possible_bytes: Counts = self._before.anonymous + self._before.file
+
+    def possible_runs(self) -> _Runs:
+        return self._before.in_memory
 
     def applied_bytes(self) -> Counts:
         before, after = self._before, _count_pages(self._subject)
@@ -111,10 +107,14 @@ class ColdEffect:
         self._subject = subject
         counts = _count_pages(subject)
         self.possible_bytes: Counts = counts.anonymous + counts.file
+        self._in_memory = counts.in_memory
         # What cannot be verified is not done.  Without CAP_SYS_ADMIN pagemap shows no frame numbers.
         if missing(("CAP_SYS_ADMIN",)):
             raise NotPermitted("cannot verify cold: pagemap hides frame numbers", hint="run as root with CAP_SYS_ADMIN")
         read_page_flags(np.zeros(0, np.uint64))
+
+    def possible_runs(self) -> _Runs:
+        return self._in_memory
 
     def applied_bytes(self) -> Counts:
         pieces, pagemap = self._subject.pieces, self._subject.pagemap
@@ -140,22 +140,36 @@ class CollapseEffect:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._before = self._huge_bytes(subject.mappings)
+        if subject.pagemap.uses_scan:
+            self._runs = self._huge_runs()
+            self._before = overlap_bytes(subject.pieces.start, subject.pieces.end, *self._runs)
+        else:
+            self._runs = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+            self._before = self._shared_out(subject.mappings)
         self.possible_bytes: Counts = subject.pieces.size_bytes - self._before
 
+    def possible_runs(self) -> _Runs:
+        pieces = self._subject.pieces
+        start, end, _, piece = pieces.parts_of(*gaps_between(*self._runs))
+        left = self.possible_bytes[piece] > 0
+        return start[left], end[left], piece[left]
+
     def applied_bytes(self) -> Counts:
-        after = self._huge_bytes(None if self._subject.pagemap.uses_scan else read_smaps(self._subject.process))
+        pieces = self._subject.pieces
+        if self._subject.pagemap.uses_scan:
+            after = overlap_bytes(pieces.start, pieces.end, *self._huge_runs())
+        else:
+            after = self._shared_out(read_smaps(self._subject.process))
         grown: Counts = np.maximum(after - self._before, 0)
         return grown
 
-    def _huge_bytes(self, mappings: DetailedMappings | None) -> Counts:
+    def _huge_runs(self) -> tuple[Addresses, Addresses]:
         pieces = self._subject.pieces
-        if self._subject.pagemap.uses_scan:
-            runs = self._subject.pagemap.scan(
-                pieces.start, pieces.end, any_of=PageCategory.HUGE, report=PageCategory.HUGE
-            )
-            return overlap_bytes(pieces.start, pieces.end, runs.starts, runs.ends)
-        assert mappings is not None
+        runs = self._subject.pagemap.scan(pieces.start, pieces.end, any_of=PageCategory.HUGE, report=PageCategory.HUGE)
+        return runs.starts, runs.ends
+
+    def _shared_out(self, mappings: DetailedMappings) -> Counts:
+        pieces = self._subject.pieces
         starts = self._subject.mappings.mappings.starts
         row = np.minimum(np.searchsorted(mappings.mappings.starts, starts), len(mappings) - 1)
         huge = (mappings.anonymous_huge_bytes + mappings.file_huge_bytes)[row]
@@ -170,55 +184,65 @@ class WillneedEffect:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         pieces = subject.pieces
-        self._is_cached = np.isin(
-            subject.mappings.mappings.kinds[pieces.mapping],
-            (MappingKind.PRIVATE_FILE, MappingKind.SHARED_FILE, MappingKind.SHARED_MEMORY),
-        )
-        self._cached = self._cached_bytes()
-        self._swapped = np.where(self._is_cached, 0, _count_pages(subject).swapped)
+        self._is_cached = are_of_files(subject.mappings.mappings)[pieces.mapping]
+        self._missing = self._find_pages(cached=False)
+        self._missing_bytes = overlap_bytes(pieces.start, pieces.end, *self._missing)
+        counts = _count_pages(subject)
+        self._swapped = np.where(self._is_cached, 0, counts.swapped)
+        self._in_swap = counts.in_swap
         self._swap_cached_bytes = read_meminfo().get("SwapCached", 0)
-        self.possible_bytes: Counts = np.where(self._is_cached, pieces.size_bytes - self._cached, self._swapped)
+        self.possible_bytes: Counts = np.where(self._is_cached, self._missing_bytes, self._swapped)
+
+    def possible_runs(self) -> _Runs:
+        start, end, piece = self._in_swap
+        anonymous = ~self._is_cached[piece]
+        missing_start, missing_end, _, missing_piece = self._subject.pieces.parts_of(*self._missing)
+        start = np.concatenate((start[anonymous], missing_start))
+        order = np.argsort(start)
+        end = np.concatenate((end[anonymous], missing_end))
+        return start[order], end[order], np.concatenate((piece[anonymous], missing_piece))[order]
 
     def applied_bytes(self) -> Counts:
-        cached = self._await_readahead()
+        brought_in = self._await_readahead()
         in_swap_cache = max(0, read_meminfo().get("SwapCached", 0) - self._swap_cached_bytes)
         share = min(1.0, in_swap_cache / max(1, int(self._swapped.sum())))
-        brought_in = np.maximum(cached - self._cached, 0)
         return np.where(self._is_cached, brought_in, (self._swapped * share).astype(np.int64))
 
     def _await_readahead(self) -> Counts:
-        cached = self._cached_bytes()
+        """For each piece the bytes that are in the page cache now and were not."""
+        brought_in = self._brought_in()
         began_s = grown_s = time.monotonic()
         while True:
             now_s = time.monotonic()
-            came_all = (cached >= self._subject.pieces.size_bytes)[self._is_cached].all()
+            came_all = (brought_in >= self._missing_bytes).all()
             if came_all or now_s > min(grown_s + _READAHEAD_PAUSE_S, began_s + _READAHEAD_MAX_S):
-                return cached
+                return brought_in
             time.sleep(_READAHEAD_PAUSE_S / 10)
-            before, cached = cached, self._cached_bytes()
-            if cached.sum() > before.sum():
+            before, brought_in = brought_in, self._brought_in()
+            if brought_in.sum() > before.sum():
                 grown_s = time.monotonic()
 
-    def _cached_bytes(self) -> Counts:
-        pieces, mappings = self._subject.pieces, self._subject.mappings.mappings
-        cached = np.zeros(len(pieces), np.int64)
-        for index in np.flatnonzero(self._is_cached).tolist():
-            row = int(pieces.mapping[index])
-            cached[index] = cached_bytes(
-                self._subject.process,
-                mapping=(int(mappings.starts[row]), int(mappings.ends[row])),
-                file_offset=int(mappings.offsets[row]),
-                start=int(pieces.start[index]),
-                end=int(pieces.end[index]),
-            )
-        return cached
+    def _brought_in(self) -> Counts:
+        start, end, _, piece = self._subject.pieces.parts_of(*self._missing)
+        grown: Counts = np.zeros(len(self._subject.pieces), np.int64)
+        np.add.at(grown, piece, overlap_bytes(start, end, *self._find_pages(cached=True)))
+        return grown
+
+    def _find_pages(self, *, cached: bool) -> tuple[Addresses, Addresses]:
+        subject = self._subject
+        return find_file_pages(subject.process, subject.pieces, subject.mappings.mappings, cached=cached)
 
 
-EFFECTS: dict[Action, type[PageoutEffect] | type[ColdEffect] | type[CollapseEffect] | type[WillneedEffect]] = {
+# How each action that can be done is looked at.
+EFFECTS: dict[Action, Callable[[Subject], Effect]] = {
     Action.PAGEOUT: PageoutEffect,
     Action.COLD: ColdEffect,
     Action.COLLAPSE: CollapseEffect,
     Action.WILLNEED: WillneedEffect,
+    Action.HUGEPAGE: partial(HugeAdviceEffect, action=Action.HUGEPAGE),
+    Action.NOHUGEPAGE: partial(HugeAdviceEffect, action=Action.NOHUGEPAGE),
+    Action.MIGRATE_HOT: MigrateEffect,
+    Action.MIGRATE_COLD: MigrateEffect,
 }
 
 
