@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtherm.core.scheme import ANY, Bounds
+from memtherm.core.pattern import ANY, Bounds
 from memtherm.errors import InvalidInput
 from memtherm.policy.bounds import format_bounds, parse_bounds, parse_percentage
 from memtherm.units import exact_rate, exact_size, exact_time, parse_size, parse_time

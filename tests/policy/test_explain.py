@@ -1,14 +1,11 @@
-"""Sentences about schemes, and warnings."""
-
-from collections.abc import Callable
-from typing import cast
+"""Sentences about schemes and policies."""
 
 import pytest
 
 from memtherm.core.guard import GuardSettings
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
-from memtherm.errors import InvalidInput
-from memtherm.policy.explain import explain, explain_policy, scheme_warnings, warnings
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Action, Destination, Scheme
+from memtherm.policy.explain import explain, explain_policy
 from memtherm.policy.file import parse_policy
 from memtherm.policy.scheme_line import parse_scheme_line
 from memtherm.policy.values import Policy, TargetSelector, named
@@ -56,30 +53,6 @@ def _scheme(action: Action, **bounds: Bounds) -> Scheme:
 COLD = {"access_rate": Bounds(0, 0), "age_s": Bounds(120, None)}
 
 
-@pytest.mark.parametrize(
-    ("scheme", "parts"),
-    [
-        (_scheme(Action.PAGEOUT, **COLD), []),
-        (_scheme(Action.COLD, age_s=Bounds(120, None)), ["acts on hot memory"]),
-        (_scheme(Action.PAGEOUT, access_rate=Bounds(0, 1), age_s=Bounds(1, None)), ["acts on hot memory"]),
-        (_scheme(Action.PAGEOUT, access_rate=Bounds(0, 0)), ["without a least age"]),
-        (_scheme(Action.PAGEOUT), ["acts on hot memory", "without a least age"]),
-        (_scheme(Action.COLLAPSE), ["nobody uses"]),
-        (_scheme(Action.HUGEPAGE, access_rate=Bounds(0.5, None)), ["cannot do hugepage on another process"]),
-        (_scheme(Action.MIGRATE_COLD, **COLD), ["cannot do migrate_cold"]),
-        (_scheme(Action.STAT, age_s=Bounds(5, 5)), ["age is one exact value"]),
-        (_scheme(Action.STAT, size_bytes=Bounds(None, 100)), ["never matches"]),
-        (_scheme(Action.WILLNEED), []),
-        (_scheme(Action.STAT), []),
-    ],
-)
-def test_warnings_of_a_scheme(scheme: Scheme, parts: list[str]) -> None:
-    found = scheme_warnings(scheme)
-    assert len(found) == len(parts)
-    for part, warning in zip(parts, found, strict=True):
-        assert part in warning
-
-
 def test_a_policy_is_explained_from_target_to_guard() -> None:
     policy = Policy(
         targets=(TargetSelector(name="redis-server"), TargetSelector(pid=42)),
@@ -93,34 +66,119 @@ def test_a_policy_is_explained_from_target_to_guard() -> None:
         'scheme "scheme 2 (stat)": counts memory in regions of any size at any access rate',
         "leaves targets with less than 64 MiB in memory alone",
     ]
-    assert warnings(policy) == []
 
 
-def test_warnings_of_a_policy_name_the_scheme_and_the_guard() -> None:
-    policy = Policy(
-        schemes=(_scheme(Action.PAGEOUT),), guard=GuardSettings(min_target_bytes=0, override_application_hints=True)
-    )
-    assert [warning.split(":")[0] for warning in warnings(policy)] == ['scheme "it"', 'scheme "it"', "guard"]
-    assert explain_policy(policy)[-1] == "acts even against huge page advice that the application gave itself"
+LIMITED = """version = 1
+[[scheme]]
+action = "pageout"
+access_rate = "0%"
+age = ">= 2min"
+"""
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("keys", "words"),
     [
-        TargetSelector,
-        lambda: TargetSelector(name="a", pid=1),
-        lambda: TargetSelector(name=" "),
-        lambda: TargetSelector(pid=0),
-        lambda: GuardSettings(min_target_bytes=-1),
-        lambda: GuardSettings(min_target_bytes=cast("int", 1.5)),
-        lambda: GuardSettings(override_application_hints=cast("bool", 1)),
-        lambda: Policy(schemes=(Scheme(action=Action.STAT, name="a"), Scheme(action=Action.COLD, name="a"))),
+        ('quota = { bytes = "128MiB" }', "at most 128 MiB a second"),
+        (
+            'quota = { bytes = "1GiB", time = "10ms", every = "5s", weights = { age = 1 } }',
+            "at most 1 GiB and 10 ms of its time in each 5 seconds, coldest first by age",
+        ),
+        (
+            'quota = { time = "1s", every = "1min", weights = { access_rate = 3, age = 1 }, fail_charge = "1/8" }',
+            "at most 1 second of its time a minute, coldest first by access rate and age (3 to 1), "
+            "a byte tried in vain counts as 1/8",
+        ),
+        ('quota = { every = "0s", bytes = "1MiB" }', "at most 1 MiB an apply"),
+        (
+            'goals = [{ metric = "memory_pressure", target = "10ms" }]',
+            "as much as it takes until some task waits for memory for 10 ms a second",
+        ),
+        (
+            'quota = { tuner = "temporal" }\ngoals = [{ metric = "free_memory", target = "20%", node = 1 },'
+            ' { metric = "used_memory", target = "30%", cgroup = "/a" },'
+            ' { metric = "inactive_memory", target = "5%" }]',
+            "without a brake until 20 % of memory of node 1 is free, the cgroup /a uses 30 % of memory "
+            "and 5 % of the memory that can be reclaimed is inactive",
+        ),
+        (
+            'goals = [{ metric = "user_input", target = 2.5 }]',
+            "as much as it takes until the number that a program gives is 2.5",
+        ),
+        (
+            'watermarks = { high = "50%", mid = "40%", low = "20%" }',
+            "only while less than 50 % of memory is free (it starts below 40 %, and rests below 20 %)",
+        ),
+        ('watermarks = { high = "100%", mid = "100%", low = "5%" }', "only while 5 % or more of memory is free"),
+        ('filters = [{ reject = "file" }]', "but not memory of files"),
+        ('filters = [{ allow = "anonymous" }]', "only anonymous memory"),
+        (
+            'filters = [{ reject = "mapping", pattern = "*/libc*", not = true }]',
+            "only memory of mappings named */libc*",
+        ),
+        (
+            'filters = [{ reject = "young" }, { allow = "huge_page", size = ">= 2MiB" }]',
+            "and of it in this order leaves out memory that was accessed since the last look, "
+            "takes memory in pages of 2 MiB or more, leaves out the rest",
+        ),
+        (
+            'filters = [{ allow = "address", range = "4KiB-8KiB" }, { reject = "cgroup", cgroup = "/a" }]',
+            "and of it in this order takes memory from 0x1000 to 0x2000, "
+            "leaves out memory that is charged to the cgroup /a, takes the rest",
+        ),
+        ('apply_interval = "10s"', "once in each 10 seconds"),
+        ('apply_interval = "1s"\nmax_nr_snapshots = 3', "once a second, and ends after 3 applies"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused_with_a_hint(wrong: Callable[[], object]) -> None:
-    with pytest.raises(InvalidInput) as refusal:
-        wrong()
-    assert refusal.value.hint
+def test_each_limit_of_a_scheme_is_told(keys: str, words: str) -> None:
+    sentence = explain(parse_policy(LIMITED + keys).schemes[0])
+    assert sentence.startswith(
+        "pages out memory in regions of any size that was not accessed for 2 minutes or longer, "
+    )
+    assert words in sentence
+
+
+def test_destinations_and_targets_are_told() -> None:
+    scheme = Scheme(
+        action=Action.MIGRATE_HOT, destinations=(Destination(1, 3), Destination(2)), targets=("store", "queue")
+    )
+    expected = 'moves memory in regions of any size at any access rate, to node 1 (3 of 4) and node 2 (1 of 4), for "'
+    assert explain(scheme) == expected + 'store" and "queue" only'
+    assert ", to node 4" in explain(Scheme(action=Action.MIGRATE_COLD, destinations=(Destination(4),)))
+
+
+def test_targets_of_all_kinds_are_told() -> None:
+    targets = (
+        TargetSelector(name="redis-*", children=True, label="store"),
+        TargetSelector(user="postgres"),
+        TargetSelector(cgroup="/batch"),
+    )
+    assert explain_policy(Policy(targets=targets))[0] == (
+        'watches processes named "redis-*" with all that they start (called "store"), processes of user postgres '
+        "and processes in the cgroup /batch and below it"
+    )
+
+
+def test_guards_that_differ_from_what_is_usual_are_told() -> None:
+    strict = GuardSettings(
+        allow_ptrace=True, keep_huge_page_advice=True, max_refault_rate=0.01, max_memory_pressure=0.05,
+        max_bytes_per_s=1 << 20, min_free_swap=0.5, override_application_hints=True,
+    )  # fmt: skip
+    assert explain_policy(Policy(guard=strict))[3:] == [
+        "acts even against huge page advice that the application gave itself",
+        "stops a target for a moment to have it give huge page advice itself (ptrace)",
+        "leaves the huge page advice that it gave in place at the end",
+        "stops paging out where more than 1 % of the working set comes back within a minute",
+        "stops where some task waits for memory more than 5 % of the time",
+        "pages out, moves and collapses at most 1 MiB of a target a second",
+        "leaves 50 % of all swap free",
+    ]
+    loose = GuardSettings(min_target_bytes=0, max_refault_rate=0.0, max_memory_pressure=0.0, max_bytes_per_s=0)
+    assert explain_policy(Policy(guard=loose))[2:] == [
+        "does not mind how much of what it paged out comes back",
+        "does not mind memory pressure",
+        "pages out, moves and collapses as much of a target at once as the schemes say",
+    ]
 
 
 def test_fixed_intervals_are_told() -> None:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtherm.core.scheme import AccessPattern, Action, Bounds
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Action
 from memtherm.errors import InvalidInput, InvalidPolicy
-from memtherm.policy.explain import explain, scheme_warnings
+from memtherm.policy.explain import explain
 from memtherm.policy.scheme_line import parse_scheme_line, parse_scheme_lines
+from memtherm.policy.warnings import scheme_warnings
 
 MIB = 1 << 20
 

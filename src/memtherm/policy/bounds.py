@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from memtherm.core.scheme import ANY, Bounds
+from memtherm.core.pattern import ANY, Bounds
 from memtherm.errors import InvalidInput
 from memtherm.units import parse_rate, shown
 
@@ -67,5 +67,5 @@ def parse_percentage(text: str) -> float:
     Raises InvalidInput.
     """
     if not text.rstrip().endswith("%"):
-        raise InvalidInput(f"{shown(text.strip())} is not a percentage", hint="write an access rate like 5% or 0%")
+        raise InvalidInput(f"{shown(text.strip())} is not a percentage", hint="write it like 5% or 0%")
     return parse_rate(text)

@@ -1,12 +1,15 @@
-"""Schemes and policies in plain sentences, and what about them is probably not meant."""
-
-import math
-from collections.abc import Callable
+"""Schemes and policies in plain sentences."""
 
 from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.scheme import Action, Bounds, Scheme
-from memtherm.policy.values import Policy
-from memtherm.units import PAGE_SIZE, exact_rate, exact_size, exact_time
+from memtherm.core.filters import Filter, FilterKind, default_rejects
+from memtherm.core.goals import Goal, GoalMetric, Tuner
+from memtherm.core.guard import GuardSettings
+from memtherm.core.quota import Quota, Weights
+from memtherm.core.scheme import Action, Destination, Scheme
+from memtherm.core.watermarks import Watermarks
+from memtherm.policy.values import Policy, TargetSelector
+from memtherm.policy.words import each_words, list_words, pattern_words, range_words, size_words, time_words
+from memtherm.units import exact_rate, exact_size
 
 _METHODS = {
     "auto": "counts every page while that is cheap enough, else lets one page speak for its region",
@@ -22,16 +25,18 @@ _VERBS = {
     Action.NOHUGEPAGE: "forbids huge pages for",
     Action.LRU_PRIO: "has the kernel keep for longer",
     Action.LRU_DEPRIO: "has the kernel reclaim sooner",
-    Action.MIGRATE_HOT: "moves to other NUMA nodes, hottest first,",
-    Action.MIGRATE_COLD: "moves to other NUMA nodes, coldest first,",
+    Action.MIGRATE_HOT: "moves",
+    Action.MIGRATE_COLD: "moves",
     Action.STAT: "counts",
 }
-_FOR_COLD_MEMORY = (Action.PAGEOUT, Action.COLD, Action.NOHUGEPAGE, Action.LRU_DEPRIO, Action.MIGRATE_COLD)
-_FOR_HOT_MEMORY = (Action.HUGEPAGE, Action.COLLAPSE, Action.LRU_PRIO, Action.MIGRATE_HOT)
-_NOT_YET = (
-    Action.HUGEPAGE, Action.NOHUGEPAGE, Action.LRU_PRIO, Action.LRU_DEPRIO, Action.MIGRATE_HOT, Action.MIGRATE_COLD,
-)  # fmt: skip
-_UNIT_WORDS = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
+_COLDEST_FIRST = (Action.PAGEOUT, Action.COLD, Action.NOHUGEPAGE, Action.LRU_DEPRIO, Action.MIGRATE_COLD)
+_MEMORY_OF_FILTERS = {
+    FilterKind.ANONYMOUS: "anonymous memory",
+    FilterKind.FILE: "memory of files",
+    FilterKind.YOUNG: "memory that was accessed since the last look",
+    FilterKind.ACTIVE: "memory on an active list of reclaim",
+    FilterKind.UNMAPPED: "memory of files that no page table of the target has",
+}
 
 
 def explain(scheme: Scheme) -> str:
@@ -41,29 +46,51 @@ def explain(scheme: Scheme) -> str:
         >>> explain(parse_scheme_line("4K max 0% 0% 2min max pageout"))
         'pages out memory in regions of 4 KiB or more that was not accessed for 2 minutes or longer'
     """
-    pattern = scheme.pattern
-    size = _range_words(pattern.size_bytes, lambda value: exact_size(int(value)))
-    place = f"in regions of {size}" if size else "in regions of any size"
-    return f"{_VERBS[scheme.action]} memory {place} {_access_words(pattern.access_rate, pattern.age_s)}"
+    parts = [f"{_VERBS[scheme.action]} memory {pattern_words(scheme.pattern)}"]
+    if scheme.action in (Action.MIGRATE_HOT, Action.MIGRATE_COLD):
+        parts.append(_destination_words(scheme.destinations))
+    if scheme.targets:
+        names = list_words(f'"{label}"' for label in scheme.targets)
+        parts.append(f"for {names} only")
+    if scheme.filters:
+        parts.append(_filters_words(scheme.filters))
+    parts += _quota_words(scheme.quota, scheme.action)
+    if scheme.watermarks is not None:
+        parts.append(_watermark_words(scheme.watermarks))
+    if scheme.apply_interval_s is not None:
+        each = each_words(scheme.apply_interval_s)
+        parts.append(f"once {each}")
+    if scheme.max_nr_snapshots:
+        count = scheme.max_nr_snapshots
+        parts.append(f"and ends after {count} {'apply' if count == 1 else 'applies'}")
+    return ", ".join(parts)
 
 
 def explain_policy(policy: Policy) -> list[str]:
     """What a policy does: its targets, how it watches, each scheme, what it leaves alone; a sentence each."""
-    names = [
-        f'processes named "{target.name}"' if target.name else f"process {target.pid}" for target in policy.targets
-    ]
     attributes = policy.attributes
-    sentences = [
-        f"watches {' and '.join(names)}" if names else "names no target: the command line must",
+    targets = list_words(_target_words(target) for target in policy.targets) if policy.targets else ""
+    return [
+        f"watches {targets}" if targets else "names no target: the command line must",
         f"{_METHODS[attributes.method]}, {_interval_words(attributes)}, with {attributes.min_nr_regions} to "
         f"{attributes.max_nr_regions} regions",
+        *(f'scheme "{scheme.name}": {explain(scheme)}' for scheme in policy.schemes),
+        *_guard_sentences(policy.guard),
     ]
-    sentences += [f'scheme "{scheme.name}": {explain(scheme)}' for scheme in policy.schemes]
-    if policy.guard.min_target_bytes:
-        sentences.append(f"leaves targets with less than {exact_size(policy.guard.min_target_bytes)} in memory alone")
-    if policy.guard.override_application_hints:
-        sentences.append("acts even against huge page advice that the application gave itself")
-    return sentences
+
+
+def _target_words(target: TargetSelector) -> str:
+    if target.name is not None:
+        what = f'processes named "{target.name}"'
+    elif target.user is not None:
+        what = f"processes of user {target.user}"
+    elif target.cgroup is not None:
+        what = f"processes in the cgroup {target.cgroup} and below it"
+    else:
+        what = f"process {target.pid}"
+    what += " with all that they start" if target.children else ""
+    own = (target.name, target.user, target.cgroup, target.pid)
+    return what if target.label in map(str, own) else f'{what} (called "{target.label}")'
 
 
 def _interval_words(attributes: MonitoringAttributes) -> str:
@@ -74,71 +101,133 @@ def _interval_words(attributes: MonitoringAttributes) -> str:
     return f"looks every {looks}, decides every {decides}"
 
 
-def warnings(policy: Policy) -> list[str]:
-    """What is allowed and probably not meant, or cannot work yet, in a whole policy; none is an empty list."""
-    found = [f'scheme "{scheme.name}": {warning}' for scheme in policy.schemes for warning in scheme_warnings(scheme)]
-    if not policy.guard.min_target_bytes:
-        found.append("guard: no least size of a target: acting on small programs costs more than it gives")
+def _destination_words(destinations: tuple[Destination, ...]) -> str:
+    if len(destinations) <= 1:
+        return f"to node {destinations[0].node}" if destinations else "to no other NUMA node"
+    total = sum(one.weight for one in destinations)
+    return "to " + list_words(f"node {one.node} ({one.weight} of {total})" for one in destinations)
+
+
+def _quota_words(quota: Quota, action: Action) -> list[str]:
+    """How much, in which order, and what that follows."""
+    if not quota.is_set:
+        return []
+    limits = [size_words(quota.size_bytes)] if quota.size_bytes else []
+    limits += [f"{time_words(quota.time_s)} of its time"] if quota.time_s else []
+    each = each_words(quota.reset_interval_s) if quota.reset_interval_s else "an apply"
+    words = [f"at most {list_words(limits)} {each}"] if limits else []
+    if any(_counting(quota.weights)):
+        words.append(f"{'coldest' if action in _COLDEST_FIRST else 'hottest'} first {_weight_words(quota.weights)}")
+    if quota.goals:
+        goals = list_words(_goal_words(goal, each) for goal in quota.goals)
+        how = "as much as it takes" if quota.tuner is Tuner.CONSIST else "without a brake"
+        words.append(f"{how} until {goals}")
+    if quota.fail_charge[1]:
+        numerator, denominator = quota.fail_charge
+        words.append(f"a byte tried in vain counts as {numerator}/{denominator}")
+    return words
+
+
+def _counting(weights: Weights) -> tuple[int, int]:
+    """The weights that count; that of the size does not."""
+    return weights.access_rate, weights.age
+
+
+def _weight_words(weights: Weights) -> str:
+    if not weights.age:
+        return "by access rate"
+    if not weights.access_rate:
+        return "by age"
+    return f"by access rate and age ({weights.access_rate} to {weights.age})"
+
+
+def _goal_words(goal: Goal, each: str) -> str:
+    where = f" of node {goal.node}" if goal.node is not None else ""
+    metric = goal.metric
+    if metric is GoalMetric.MEMORY_PRESSURE:
+        group = f" in the cgroup {goal.cgroup}" if goal.cgroup else ""
+        return f"some task{group} waits for memory for {time_words(goal.target)} {each}"
+    if metric is GoalMetric.USER_INPUT:
+        return f"the number that a program gives is {goal.target:g}"
+    share = exact_rate(goal.target)
+    if metric in (GoalMetric.ACTIVE_MEMORY, GoalMetric.INACTIVE_MEMORY):
+        kind = "active" if metric is GoalMetric.ACTIVE_MEMORY else "inactive"
+        return f"{share} of the memory that can be reclaimed is {kind}"
+    if goal.cgroup:
+        verb = "uses" if metric is GoalMetric.USED_MEMORY else "leaves"
+        return f"the cgroup {goal.cgroup} {verb} {share} of memory{where}"
+    return f"{share} of memory{where} is {'used' if metric is GoalMetric.USED_MEMORY else 'free'}"
+
+
+def _watermark_words(marks: Watermarks) -> str:
+    high, mid, low = exact_rate(marks.high), exact_rate(marks.mid), exact_rate(marks.low)
+    if marks.high == marks.mid == 1:
+        return f"only while {low} or more of memory is free"
+    rest = f", and rests below {low}" if marks.low else ""
+    return f"only while less than {high} of memory is free (it starts below {mid}{rest})"
+
+
+def _filters_words(filters: tuple[Filter, ...]) -> str:
+    if len(filters) == 1:
+        # To reject all but something is to allow it only.
+        only = filters[0].allow is filters[0].matching
+        return f"{'only' if only else 'but not'} {_memory_words(filters[0])}"
+    steps = [f"{'takes' if one.allow else 'leaves out'} {_filter_words(one)}" for one in filters]
+    rest = "leaves out" if any(default_rejects(filters)) else "takes"
+    return f"and of it in this order {', '.join(steps)}, {rest} the rest"
+
+
+def _filter_words(one: Filter) -> str:
+    return _memory_words(one) if one.matching else f"all but {_memory_words(one)}"
+
+
+def _memory_words(one: Filter) -> str:
+    words = _MEMORY_OF_FILTERS.get(one.kind, "")
+    if one.kind is FilterKind.ADDRESS:
+        words = f"memory from {one.start:#x} to {one.end:#x}"
+    elif one.kind is FilterKind.TARGET:
+        words = f'memory of "{one.target}"'
+    elif one.kind is FilterKind.MAPPING:
+        words = f"memory of mappings named {one.pattern}"
+    elif one.kind is FilterKind.HUGE_PAGE:
+        words = f"memory in pages of {range_words(one.size_bytes, size_words) or 'any size'}"
+    elif one.kind is FilterKind.CGROUP:
+        words = f"memory that is charged to the cgroup {one.cgroup}"
+    return words
+
+
+def _guard_sentences(guard: GuardSettings) -> list[str]:
+    """The guard that most often decides, and all that differ from what they are by default."""
+    usual = GuardSettings()
+    found = []
+    if guard.min_target_bytes:
+        found.append(f"leaves targets with less than {exact_size(guard.min_target_bytes)} in memory alone")
+    if guard.override_application_hints:
+        found.append("acts even against huge page advice that the application gave itself")
+    if guard.allow_ptrace:
+        found.append("stops a target for a moment to have it give huge page advice itself (ptrace)")
+    if guard.keep_huge_page_advice:
+        found.append("leaves the huge page advice that it gave in place at the end")
+    if guard.max_refault_rate != usual.max_refault_rate:
+        share = exact_rate(guard.max_refault_rate)
+        found.append(
+            f"stops paging out where more than {share} of the working set comes back within a minute"
+            if guard.max_refault_rate
+            else "does not mind how much of what it paged out comes back"
+        )
+    if guard.max_memory_pressure != usual.max_memory_pressure:
+        share = exact_rate(guard.max_memory_pressure)
+        found.append(
+            f"stops where some task waits for memory more than {share} of the time"
+            if guard.max_memory_pressure
+            else "does not mind memory pressure"
+        )
+    if guard.max_bytes_per_s != usual.max_bytes_per_s:
+        found.append(
+            f"pages out, moves and collapses at most {exact_size(guard.max_bytes_per_s)} of a target a second"
+            if guard.max_bytes_per_s
+            else "pages out, moves and collapses as much of a target at once as the schemes say"
+        )
+    if guard.min_free_swap != usual.min_free_swap:
+        found.append(f"leaves {exact_rate(guard.min_free_swap)} of all swap free")
     return found
-
-
-def scheme_warnings(scheme: Scheme) -> list[str]:
-    """What about one scheme is probably not meant, or cannot work yet."""
-    pattern, found = scheme.pattern, []
-    if scheme.action in _FOR_COLD_MEMORY:
-        if _normal(pattern.access_rate, 1).maximum is None:
-            found.append(
-                f"{scheme.action} without an upper bound of the access rate acts on hot memory, too; for memory "
-                'that was not accessed write access_rate = "0%", or 0% 0% in a scheme line (a bare 0 is no bound)'
-            )
-        if _normal(pattern.age_s).minimum is None:
-            found.append(f"{scheme.action} without a least age acts on memory that was cold for one window only")
-    if scheme.action in _FOR_HOT_MEMORY and _normal(pattern.access_rate, 1).minimum is None:
-        found.append(f"{scheme.action} without a lower bound of the access rate acts on memory that nobody uses, too")
-    for what, bounds in (("size", pattern.size_bytes), ("age", pattern.age_s)):
-        if bounds.minimum and bounds.minimum == bounds.maximum:
-            found.append(f'{what} is one exact value, which hardly any region has; write ">=" or "<=" before it')
-    if pattern.size_bytes.maximum is not None and pattern.size_bytes.maximum < PAGE_SIZE:
-        found.append(f"no region is smaller than a page of {exact_size(PAGE_SIZE)}: the scheme never matches")
-    if scheme.action in _NOT_YET:
-        found.append(f"this version cannot do {scheme.action} on another process: the scheme is matched, not applied")
-    return found
-
-
-def time_words(time_s: float) -> str:
-    """A time in full: `2 minutes`, `1 second`, `100 ms`."""
-    number, unit = exact_time(time_s).split(" ")
-    word = _UNIT_WORDS.get(unit)
-    if word is None:
-        return f"{number} {unit}"
-    return f"{number} {word}" if number == "1" else f"{number} {word}s"
-
-
-def _normal(bounds: Bounds, top: float | None = None) -> Bounds:
-    """Without bounds that exclude nothing: a minimum of 0, and a maximum at the top of the scale."""
-    at_top = bounds.maximum is not None and bounds.maximum >= (math.inf if top is None else top)
-    return Bounds(bounds.minimum or None, None if at_top else bounds.maximum)
-
-
-def _range_words(bounds: Bounds, words: Callable[[float], str], top: float | None = None) -> str:
-    if bounds.minimum and bounds.minimum == bounds.maximum:
-        return f"exactly {words(bounds.minimum)}"
-    bounds = _normal(bounds, top)
-    low, high = bounds.minimum, bounds.maximum
-    if high is None:
-        return f"{words(low)} or more" if low is not None else ""
-    if low is None:
-        return f"at most {words(high)}" if high else f"exactly {words(high)}"
-    return f"{words(low)} to {words(high)}"
-
-
-def _access_words(rate: Bounds, age: Bounds) -> str:
-    duration = _range_words(age, time_words).replace(" or more", " or longer")
-    if rate.maximum == 0:
-        return f"that was not accessed for {duration}" if duration else "that was not accessed in the last window"
-    rate_words = _range_words(rate, exact_rate, 1)
-    if rate_words:
-        return f"with an access rate of {rate_words}" + (f" for {duration}" if duration else "")
-    if duration:
-        return f"at any access rate that has stayed about the same for {duration}"
-    return "at any access rate"

@@ -1,4 +1,7 @@
-"""A policy file, in TOML or as seven-number lines, to a Policy.  All problems of a file are told at once."""
+"""A policy file, in TOML, as damo's JSON or as seven-number lines, to a Policy.
+
+All problems of a file are told at once.
+"""
 
 import re
 import tomllib
@@ -7,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from memtherm.errors import InvalidInput
-from memtherm.policy.fields import SECTIONS, VERSION, fields_of
-from memtherm.policy.locate import Path, key_lines, line_of
-from memtherm.policy.model import BUILDERS, PolicyFile, policy_of
-from memtherm.policy.problems import describe_error, label_of, problem_line, refuse
+from memtherm.policy.between import problems_between
+from memtherm.policy.damo_json import looks_like_damo, parse_damo
+from memtherm.policy.kinds import VERSION
+from memtherm.policy.locate import key_lines, line_of
+from memtherm.policy.model import PolicyFile, policy_of
+from memtherm.policy.problems import describe_error, problem_line, refuse
 from memtherm.policy.scheme_line import parse_scheme_lines
 from memtherm.policy.values import Policy
 
@@ -23,8 +27,9 @@ _LINE_OF_ERROR = re.compile(r"(.*) \((?:at line (\d+), column (\d+)|at end of do
 def load_policy(path: str | FilePath) -> Policy:
     """The policy in a file.
 
-    A file whose name ends in `.toml` is TOML.  Any other file is TOML if its first line that says
-    something has a `=` or begins with `[`; otherwise each line is a scheme of seven numbers
+    A file whose name ends in `.toml` is TOML, and in `.json` it is damo's JSON (`memtherm.policy.damo_json`).
+    Any other file is JSON if it is valid JSON that begins with `{` or `[`, and TOML if its first line
+    that says something has a `=` or begins with `[`; otherwise each line is a scheme of seven numbers
     (`memtherm.policy.scheme_line`).
 
     Raises:
@@ -36,7 +41,10 @@ def load_policy(path: str | FilePath) -> Policy:
     """
     source = str(path)
     text = _read(path, source)
-    if FilePath(path).suffix.lower() == ".toml" or _looks_like_toml(text):
+    suffix = FilePath(path).suffix.lower()
+    if suffix == ".json" or (suffix != ".toml" and looks_like_damo(text)):
+        return parse_damo(text, source=source)
+    if suffix == ".toml" or _looks_like_toml(text):
         return parse_policy(text, source=source)
     return Policy(schemes=parse_scheme_lines(text, source=source))
 
@@ -63,8 +71,7 @@ def parse_policy(text: str, *, source: str = "policy") -> Policy:
     except ValidationError as refusal:
         for error in refusal.errors(include_url=False):
             found.append((line_of(lines, error["loc"]), describe_error(error, data, lines, source)))
-    found += _problems_between_keys(data, lines, source)
-    found += _problems_between_schemes(data, lines, source)
+    found += problems_between(data, lines, source)
     if found:
         raise refuse(source, [problem for _line, problem in sorted(found, key=lambda pair: pair[0])])
     return policy_of(file)
@@ -108,64 +115,3 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
         line = int(match[2]) if match[2] else text.rstrip("\n").count("\n") + 1
         where = f" (column {match[3]})" if match[3] else " (end of the file)"
         raise refuse(source, [problem_line(source, line, "", f"not TOML: {match[1]}{where}")]) from refusal
-
-
-def _problems_between_keys(data: dict[str, Any], lines: dict[Path, int], source: str) -> list[tuple[int, str]]:
-    """Values that are right each for itself and do not agree, such as an interval longer than its window."""
-    problems: list[tuple[int, str]] = []
-    for key, section in SECTIONS.items():
-        value: Any = data.get(key)
-        paths: list[Path] = [(key,)]
-        if section.repeated:
-            paths = [(key, index) for index in range(len(value))] if isinstance(value, list) else []
-        for path in paths:
-            table: Any = value if len(path) == 1 else value[path[1]]
-            for group in section.together if isinstance(table, dict) else ():
-                refusal = _disagreement(key, group, table)
-                if refusal is not None:
-                    line = max(line_of(lines, (*path, name)) for name in group)
-                    label = label_of(path, data)
-                    problems.append((line, problem_line(source, line, label, refusal.message, refusal.hint)))
-    return problems
-
-
-def _disagreement(section: str, group: tuple[str, ...], table: dict[str, Any]) -> InvalidInput | None:
-    fields = [field for field in fields_of(section) if field.key in group and field.key in table]
-    try:
-        values = {field.attribute: field.kind.parse(table[field.key]) for field in fields}
-    except InvalidInput:
-        return None  # told already, by the field
-    try:
-        BUILDERS[section](**values)
-    except InvalidInput as refusal:
-        return refusal
-    return None
-
-
-def _problems_between_schemes(data: dict[str, Any], lines: dict[Path, int], source: str) -> list[tuple[int, str]]:
-    """No scheme at all, and names that are used twice."""
-    schemes = data.get("scheme", [])
-    if schemes == []:
-        return [
-            (1, problem_line(source, 1, "", "no scheme", 'a policy has a [[scheme]] with action = "pageout" or so'))
-        ]
-    problems: list[tuple[int, str]] = []
-    first_use: dict[str, int] = {}
-    for index, scheme in enumerate(schemes if isinstance(schemes, list) else []):
-        name = _final_name(scheme, index)
-        path: Path = ("scheme", index, "name")
-        line = line_of(lines, path)
-        if name in first_use:
-            what = f"the name is taken by the scheme of line {first_use[name]}"
-            hint = "results are told apart by name"
-            problems.append((line, problem_line(source, line, label_of(path, data), what, hint)))
-        elif name:
-            first_use[name] = line
-    return problems
-
-
-def _final_name(scheme: object, index: int) -> str:
-    if not isinstance(scheme, dict):
-        return ""
-    name = scheme.get("name", f"scheme {index + 1} ({scheme.get('action')})")
-    return name if isinstance(name, str) else ""

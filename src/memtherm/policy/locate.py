@@ -1,12 +1,12 @@
 """On which line of a TOML text a key or table stands.  tomllib does not say.
 
-Only for text that tomllib has read: what is valid needs no second check.  What stands inside an
-inline table or an array is found at the line of its key.
+Only for text that tomllib has read: what is valid needs no second check.
 """
 
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 Path = tuple[str | int, ...]
 
@@ -22,6 +22,25 @@ _TOKEN = re.compile(
 )
 
 
+@dataclass
+class _Open:
+    """An array or an inline table that has begun, and where in it we are."""
+
+    path: Path
+    is_array: bool
+    index: int = 0
+    key: list[str] = field(default_factory=list)
+    in_key: bool = True
+
+    @property
+    def place(self) -> Path:
+        return (*self.path, self.index) if self.is_array else (*self.path, *self.key)
+
+    def next(self) -> None:
+        self.index += 1
+        self.key, self.in_key = [], True
+
+
 class _Scanner:
     """Walks over the tokens of a text and notes where each path begins."""
 
@@ -33,7 +52,8 @@ class _Scanner:
         self._key: list[str] = []
         self._opening_brackets = 0
         self._in_value = False
-        self._depth = 0
+        self._value: Path = ()
+        self._open: list[_Open] = []
 
     def take(self, token: str) -> None:
         if self._in_value:
@@ -46,20 +66,29 @@ class _Scanner:
             self._opening_brackets += 1
         elif token == "=":
             self._note(self._table, self._key)
-            self._key, self._in_value, self._depth = [], True, 0
-        elif token[0] in "\"'":
-            self._key.append(tomllib.loads(f"key = {token}")["key"])
-        elif token[0].isalnum() or token[0] in "-_":
-            self._key.append(token)
+            self._value = (*self._table, *self._key)
+            self._key, self._in_value = [], True
+        else:
+            self._key += _key_part(token)
         self._line += token.count("\n")
 
     def _take_value(self, token: str) -> None:
+        inner = self._open[-1] if self._open else None
         if token in ("[", "{"):
-            self._depth += 1
+            path = inner.place if inner else self._value
+            self.lines.setdefault(path, self._line)
+            self._open.append(_Open(path, is_array=token == "["))
         elif token in ("]", "}"):
-            self._depth -= 1
-        elif token == "\n" and self._depth == 0:
-            self._in_value = False
+            self._open.pop()
+        elif inner is None:
+            self._in_value = token != "\n"
+        elif token == ",":
+            inner.next()
+        elif token == "=":
+            self._note(inner.path, inner.key)
+            inner.in_key = False
+        elif inner.in_key and not inner.is_array:
+            inner.key += _key_part(token)
 
     def _finish_header(self) -> None:
         is_array = self._opening_brackets == 2
@@ -77,6 +106,13 @@ class _Scanner:
     def _note(self, table: Path, key: list[str]) -> None:
         for length in range(1, len(key) + 1):
             self.lines.setdefault(table + tuple(key[:length]), self._line)
+
+
+def _key_part(token: str) -> list[str]:
+    """The key that a token is; nothing for blanks, dots and comments."""
+    if token[0] in "\"'":
+        return [tomllib.loads(f"key = {token}")["key"]]
+    return [token] if token[0].isalnum() or token[0] in "-_" else []
 
 
 def key_lines(text: str) -> dict[Path, int]:

@@ -5,7 +5,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from memtherm.errors import InvalidInput, InvalidPolicy
-from memtherm.policy.fields import SECTIONS, fields_of, toml_type
+from memtherm.policy.fields import SECTIONS, Section, fields_of, section_at, sections_in
+from memtherm.policy.kinds import toml_type
 from memtherm.policy.locate import Path, line_of
 from memtherm.units import shown
 
@@ -29,20 +30,26 @@ def describe_error(error: Mapping[str, Any], data: Mapping[str, Any], lines: Map
 
 
 def label_of(path: Path, data: Mapping[str, Any]) -> str:
-    """`scheme 2 "name": age` for `("scheme", 1, "age")`."""
-    section = str(path[0])
-    if not section or section not in SECTIONS:
-        return shown_key(section)
-    rest = path[1:]
-    label = section
-    if rest and isinstance(rest[0], int):
-        label += f" {rest[0] + 1}"
-        element = data[section][rest[0]]
-        name = element.get("name") if isinstance(element, dict) else None
+    """`scheme 2 "name": goals 1: target` for `("scheme", 1, "goals", 0, "target")`."""
+    words: list[str] = []
+    value: Any = data
+    for part in path:
+        value = _inside(value, part)
+        if isinstance(part, str):
+            words.append(shown_key(part))
+            continue
+        words[-1] += f" {part + 1}"
+        name = value.get("name") if isinstance(value, dict) else None
         if isinstance(name, str) and name.isprintable() and name:
-            label += f' "{name[:60]}"'
-        rest = rest[1:]
-    return ": ".join((label, *(shown_key(str(part)) for part in rest)))
+            words[-1] += f' "{name[:60]}"'
+    return ": ".join(words)
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):  # a key that is missing, or a value that is no table
+        return None
 
 
 def shown_key(key: str) -> str:
@@ -51,25 +58,30 @@ def shown_key(key: str) -> str:
 
 
 def _explain(error: Mapping[str, Any], path: Path) -> tuple[str, str]:
-    section = str(path[0]) if len(path) > 1 else ""
-    key = str(path[-1])
+    around, key = section_at(path[:-1]), str(path[-1])
     if error["type"] == "extra_forbidden":
-        return _explain_unknown(section, key)
+        return _explain_unknown(around, key)
     if error["type"] == "missing":
-        field = next(field for field in fields_of(section) if field.key == key)
+        field = next(field for field in fields_of(around) if field.key == key)
         return "is missing", f"write {key} = {field.kind.example}"
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidInput):
         return cause.message, cause.hint
     wrong = toml_type(error["input"])
-    if len(path) > 1:
-        return f"is {wrong}, and must be a table", f"write {SECTIONS[section].header}"
-    header = SECTIONS[key].header
-    if wrong == "a table":
-        return f"is a single table, and there may be several {key}s", f"write {header} with two brackets"
-    if wrong == "a list":
-        return "is a list, and there may be one only", f"write {header} with one bracket"
-    return f"is {wrong}, and must be a table", f"write {header}"
+    section = SECTIONS[section_at(path)]
+    if section.is_nested:
+        if wrong == "a table" and section.repeated:
+            wrong = "a single table"
+        return f"is {wrong}, and must be {_shape(section, path)}", f"write {section.form}"
+    if not isinstance(path[-1], int) and wrong == "a table":
+        return f"is a single table, and there may be several {key}s", f"write {section.header} with two brackets"
+    if not isinstance(path[-1], int) and wrong == "a list":
+        return "is a list, and there may be one only", f"write {section.header} with one bracket"
+    return f"is {wrong}, and must be a table", f"write {section.header}"
+
+
+def _shape(section: Section, path: Path) -> str:
+    return "a list of tables" if section.repeated and not isinstance(path[-1], int) else "a table"
 
 
 def _explain_unknown(section: str, key: str) -> tuple[str, str]:
@@ -78,14 +90,17 @@ def _explain_unknown(section: str, key: str) -> tuple[str, str]:
             "is not supported by this version",
             "remove it: nothing in a policy is ignored",
         )
-    elsewhere = [
-        SECTIONS[name].header
-        for name in SECTIONS
-        if name and name != section and any(field.key == key for field in fields_of(name))
-    ]
+    fields = [field.key for field in fields_of(section)]
+    known = fields + [inner.key for inner in sections_in(section)]
+    elsewhere = [one.header for path, one in SECTIONS.items() if path not in ("", section) and _has(path, key)]
     if elsewhere:
         return "is an unknown key here", f"it belongs in {' or '.join(elsewhere)}"
-    known = [field.key for field in fields_of(section)] + ([name for name in SECTIONS if name] if not section else [])
     near = get_close_matches(key.lower(), known, n=1, cutoff=0.65)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
     return "is an unknown key", hint
+
+
+def _has(section: str, key: str) -> bool:
+    return any(field.key == key for field in fields_of(section)) or any(
+        inner.key == key for inner in sections_in(section)
+    )

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memtherm.core.scheme import AccessPattern, Bounds, Scheme
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Scheme
 from memtherm.errors import InvalidInput
-from memtherm.policy.fields import parse_action
+from memtherm.policy.kinds import parse_action
 from memtherm.policy.problems import problem_line, refuse
 from memtherm.units import parse_rate, parse_size, parse_time, shown
 

@@ -9,27 +9,49 @@ from memtherm.core.scheme import Scheme
 from memtherm.errors import InvalidInput
 
 MAX_PID = 2**22  # PID_MAX_LIMIT of 64-bit Linux
+MAX_USER = 2**32 - 2  # 2**32 - 1 means "no user" to the kernel
+_SELECTING = ("name", "pid", "user", "cgroup")
+_EXAMPLES = {"name": 'name = "redis-server"', "user": 'user = "postgres"', "cgroup": 'cgroup = "/system.slice"'}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSelector:
-    """Which processes a policy is for: those of one name, or one process.
+    """Which processes a policy is for: those of a name, of a user or in a cgroup, or one process.
+
+    Attributes:
+        name: exact, or a shell pattern such as `worker-*`.
+        user: a user's name, or number.
+        cgroup: path of a control group, such as `/system.slice/db.service`; those below it belong to it.
+        children: the processes that these start are targets, too, and what those start.
+        label: by which schemes and filters mean these processes; without one the text of what selects them.
 
     Raises:
-        InvalidInput: not exactly one of the two, an empty name, a pid that no process has.
+        InvalidInput: not exactly one of name, pid, user and cgroup, an empty text, a number that none has.
     """
 
     name: str | None = None
     pid: int | None = None
+    user: str | int | None = None
+    cgroup: str | None = None
+    children: bool = False
+    label: str = ""
 
     def __post_init__(self) -> None:
-        if (self.name is None) == (self.pid is None):
-            what = "a target has both a name and a pid" if self.pid is not None else "a target has no name and no pid"
-            raise InvalidInput(what, hint="give one of the two")
-        if self.name is not None and not self.name.strip():
-            raise InvalidInput("the name of a target is empty", hint='write it like name = "redis-server"')
+        given = {key: value for key in _SELECTING if (value := getattr(self, key)) is not None}
+        if len(given) != 1:
+            what = f"a target has both a {' and a '.join(given)}" if given else "a target has no name and no pid"
+            raise InvalidInput(what, hint=f"give exactly one of {', '.join(_SELECTING)}")
+        for key, value in given.items():
+            if isinstance(value, str) and not value.strip():
+                raise InvalidInput(f"the {key} of a target is empty", hint=f"write it like {_EXAMPLES[key]}")
         if self.pid is not None and not 1 <= self.pid <= MAX_PID:
             raise InvalidInput(f"pid {self.pid} cannot exist", hint=f"a pid is from 1 to {MAX_PID}")
+        if isinstance(self.user, int) and not 0 <= self.user <= MAX_USER:
+            raise InvalidInput(f"user {self.user} cannot exist", hint=f"a user's number is from 0 to {MAX_USER}")
+        if not isinstance(self.children, bool):
+            raise InvalidInput(f"children is {self.children!r}", hint="it is True or False")
+        if not self.label:
+            object.__setattr__(self, "label", str(next(iter(given.values()))))
 
 
 @dataclass(frozen=True, kw_only=True)
