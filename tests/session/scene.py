@@ -6,13 +6,17 @@ from itertools import islice
 import numpy as np
 
 from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
+from memtherm.core.goals import Goal
 from memtherm.core.protocols import Actor
 from memtherm.core.regions import Range
 from memtherm.core.report import Report
 from memtherm.core.scheme import Scheme
 from memtherm.core.snapshot import TargetInfo
+from memtherm.core.watermarks import WatermarkMetric
+from memtherm.errors import NotSupported
 from memtherm.probe.simulated import CensusCosts, HotRange, SimulatedCensusProbe, SimulatedProbe
-from memtherm.session.loop import MonitorLoop, Watched
+from memtherm.session.loop import Changes, MonitorLoop, Watched
+from memtherm.session.schemes import SchemeRunner
 from memtherm.testing import VirtualClock
 
 KIB = 1 << 10
@@ -55,10 +59,36 @@ def make_loop(
     attributes: MonitoringAttributes = CENSUS,
     schemes: Sequence[Scheme] = (),
     canary: Callable[[], str] = lambda: "",
+    find: Callable[[], Changes] = Changes,
 ) -> MonitorLoop:
     return MonitorLoop(
-        targets, attributes=attributes, schemes=schemes, clock=clock, rng=np.random.default_rng(3), canary=canary
+        targets,
+        attributes=attributes,
+        schemes=SchemeRunner(schemes, metrics=StillMetrics(), clock=clock),
+        clock=clock,
+        rng=np.random.default_rng(3),
+        canary=canary,
+        find=find,
     )
+
+
+class StillMetrics:
+    """Metrics that a test sets.
+
+    Attributes:
+        values: by metric; a missing one is refused.
+    """
+
+    def __init__(self, **values: float) -> None:
+        self.values = values
+
+    def goal_value(self, goal: Goal) -> float:
+        if goal.metric not in self.values:
+            raise NotSupported(f"{goal.metric} cannot be measured", hint="set it")
+        return self.values[goal.metric]
+
+    def watermark_value(self, metric: WatermarkMetric) -> float:
+        return self.values[metric]
 
 
 def take(loop: MonitorLoop, count: int) -> list[Report]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import Conditions
 from memtherm.probe.simulated import HotRange
 from memtherm.session.belief import doubts

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from memtherm.core.attributes import MonitoringAttributes
+from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.ranges import Addresses, Flags
 from memtherm.core.report import Report
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.probe.simulated import HotRange, SimulatedProbe
 from memtherm.session.loop import MonitorLoop, Watched
 from memtherm.testing import RecordingActor, ScriptedProbe, VirtualClock
 from memtherm.views.accuracy import accuracy
+from session.scene import make_loop as scene_loop
 
 MIB = 1 << 20
 COLD = Scheme(
@@ -25,19 +27,13 @@ COLD = Scheme(
 
 
 def make_loop(
-    watched: Sequence[Watched],
+    targets: Sequence[Watched],
     clock: VirtualClock,
     *,
     schemes: Sequence[Scheme] = (),
     attributes: MonitoringAttributes | None = None,
 ) -> MonitorLoop:
-    return MonitorLoop(
-        watched,
-        attributes=attributes or MonitoringAttributes(),
-        schemes=schemes,
-        clock=clock,
-        rng=np.random.default_rng(1),
-    )
+    return scene_loop(targets, clock, attributes=attributes or MonitoringAttributes(), schemes=schemes)
 
 
 def watch(probe: ScriptedProbe, actor: RecordingActor | None = None, *, pid: int = 7) -> Watched:
@@ -127,9 +123,9 @@ def test_a_slow_action_is_not_repeated_at_once() -> None:
     clock, actor = VirtualClock(), RecordingActor(works=False)
     carry_out = actor.carry_out
 
-    def slow(planned):  # type: ignore[no-untyped-def]
+    def slow(allowed):  # type: ignore[no-untyped-def]
         clock.use_cpu(0.1)
-        return carry_out(planned)
+        return carry_out(allowed)
 
     actor.carry_out = slow  # type: ignore[method-assign]
     loop = make_loop([watch(ScriptedProbe([(0, 100 * 4096)]), actor)], clock, schemes=[COLD])

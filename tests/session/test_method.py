@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.scheme import Action, Scheme
 from memtherm.errors import TargetGone
 from memtherm.probe.simulated import CensusCosts, HotRange
 from memtherm.session.method import Choice, MethodChooser

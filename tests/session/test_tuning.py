@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
+from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.report import Report
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.probe.simulated import HotRange, SimulatedProbe
 from memtherm.session.loop import MonitorLoop, Watched

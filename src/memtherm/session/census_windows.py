@@ -9,9 +9,9 @@ from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
 from memtherm.core.census import FULL_RATE, Census, PageBits, page_count
 from memtherm.core.condense import Runs
 from memtherm.core.protocols import CensusProbe, Clock
-from memtherm.core.ranges import Counts
+from memtherm.core.ranges import Addresses
 from memtherm.core.snapshot import Conditions, Regions, rate_error
-from memtherm.session.windows import Stopped, Windows, concatenated, joined_names, stretched
+from memtherm.session.windows import Between, Stopped, Windows, concatenated, joined_names, stretched
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 # Looks of a window where intervals fit themselves: rates in steps of a fifth, and ages to within five looks.
@@ -26,6 +26,11 @@ _LONGEST_STALL_S = 0.01
 _RETRY_S = 60.0
 # A call that clears few units costs more for each than one that clears many.
 _ENOUGH_UNITS = 64
+# What clearing a page's bit costs the target: the CPU has to set it again at the next access, and to walk the page
+# table for that.  Measured with 512 MiB hot, a look each 1.2 s: passes took 3.8 % longer (a virtual machine).
+_TARGET_S_PER_PAGE = 0.35e-6
+# For the target's sake looks are no farther apart than this: longer windows would tell too little.
+_LONGEST_FOR_TARGET_S = 2.0
 # A look at the page table takes about as long as what follows it: counting, clearing, reading again.
 COST_OF_LOOK = 3
 
@@ -50,6 +55,7 @@ class CensusWindows(Windows[CensusProbe]):
         self._interval_s = attributes.sampling_interval_s
         self._nr_looks = _LOOKS if attributes.interval_goal else min(attributes.samples_per_window, FULL_RATE)
         self._budget = _Budget(attributes.interval_goal)
+        self._window_s = 0.0
         self._census: dict[int, Census] = {}
         self._unseen: set[int] = set()
         self._update_at_s = clock.monotonic_s()
@@ -59,36 +65,52 @@ class CensusWindows(Windows[CensusProbe]):
         for target in probes:
             self._begin(target)
 
-    def take(self, stopped: Stopped) -> bool:
+    def take(self, stopped: Stopped, between: Between) -> bool:
         began_cpu_s = self._clock.cpu_s()
-        self._late_looks = 0
+        self._late_looks, self._acting_cpu_s = 0, 0.0
         self._update_ranges()
         began_cpu_s += self._look_at_past()
         self._fit_interval()
         deadline_s = self._clock.monotonic_s() + self._interval_s
-        for _ in range(self._nr_looks):
-            deadline_s = self._wait(deadline_s, self._interval_s, stopped)
+        self._window_s = 0.0
+        for look in range(self._nr_looks):
+            if look:
+                self._pause(between)
+            interval_s = self._interval_s
+            deadline_s = self._wait(deadline_s, interval_s, stopped)
             if stopped() or not self._probes:
                 return False
+            self._window_s += interval_s
+            look_cpu_s = self._clock.cpu_s()
+            self._budget.open_look()
             self._each(self._look_at)
+            self._shorten_interval(self._budget.close_look(self._clock.cpu_s() - look_cpu_s))
+            deadline_s -= interval_s - self._interval_s
         now_s = self._clock.monotonic_s()
         for target in self._probes:
             self._census[target].close_window(now_s)
-            self._runs[target] = self._census[target].runs(limit=self._max_nr_regions())
-        self._budget.close_window(self._clock.cpu_s() - began_cpu_s, looks=self._nr_looks)
+            self._runs[target] = self._current_runs(target)
+        self._budget.close_window(self._clock.cpu_s() - began_cpu_s - self._acting_cpu_s, looks=self._nr_looks)
         self.needed_interval_s = self._budget.needed_interval_s
         return bool(self._probes)
 
     def regions(self) -> Regions:
+        for target in self._probes:
+            if target not in self._runs and target in self._census:
+                self._runs[target] = self._current_runs(target)
         parts = [self._regions_of(target, self._runs[target]) for target in sorted(self._runs)]
         return concatenated([self._regions_of(0, Runs.empty()), *parts])
 
-    def reset_age(self, regions: Regions, rows: Counts) -> None:
-        for target in np.unique(regions.target[rows]).tolist():
-            mine = rows[regions.target[rows] == target]
-            self._census[target].reset_age(regions.start[mine], regions.end[mine])
+    def reset_age(self, target: int, start: Addresses, end: Addresses) -> None:
+        if len(start):
+            self._census[target].reset_age(start, end)
             # Schemes further down the list see the new ages.
-            self._runs[target] = self._census[target].runs(limit=self._max_nr_regions())
+            self._runs.pop(target, None)
+
+    def add(self, target: int, probe: CensusProbe, *, name: str) -> None:
+        super().add(target, probe, name=name)
+        self._begin(target)
+        self._update_at_s = self._clock.monotonic_s()
 
     def conditions(self) -> Conditions:
         present = sum(self._present_bytes[target] for target in self._probes)
@@ -101,7 +123,7 @@ class CensusWindows(Windows[CensusProbe]):
             clearing=joined_names({target: probe.clearing for target, probe in self._probes.items()}),
             grain="page",
             sampling_interval_s=self._interval_s,
-            aggregation_interval_s=self._interval_s * self._nr_looks,
+            aggregation_interval_s=self._window_s,
             samples=self._nr_looks,
             late_samples=self._late_looks,
             # After an exec in the middle of a window nothing may be present.
@@ -114,6 +136,9 @@ class CensusWindows(Windows[CensusProbe]):
         self._unseen.discard(target)
         for column in (self._census, self._runs, self._present_bytes):
             column.pop(target, None)
+
+    def _current_runs(self, target: int) -> Runs:
+        return self._census[target].runs(limit=self._max_nr_regions(), looks_of_window=self._nr_looks)
 
     def _max_nr_regions(self) -> int:
         return max(1, self._attributes.max_nr_regions // max(1, len(self._census)))
@@ -148,8 +173,10 @@ class CensusWindows(Windows[CensusProbe]):
         bits = probe.look()
         reading_s = self._clock.cpu_s() - cpu_s
         bits = census.record(bits)
+        self._runs.pop(target, None)
         self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE
         todo = census.pending(bits)
+        self._budget.note_target_cost(_pages(todo) * _TARGET_S_PER_PAGE)
         if probe.clearing == "clear_refs":
             if len(todo):
                 probe.clear(todo)
@@ -215,6 +242,19 @@ class CensusWindows(Windows[CensusProbe]):
             self._interval_s = math.ceil(1000 * _ROOM * shortest_s) / 1000
             self.events.append(stretched(self._interval_s))
 
+    def _shorten_interval(self, needed_s: float) -> None:
+        """In the middle of a window, where looks need it no longer: hot memory has become huge pages, or idle.
+
+        It is made longer between windows only, so that the first result does not have to wait for it.
+        """
+        goal = self._attributes.interval_goal
+        if goal is None:
+            return
+        shortest_s = max((probe.min_sampling_interval_s for probe in self._probes.values()), default=0.0)
+        needed_s = max(needed_s, shortest_s)
+        if 2 * _ROOM * needed_s < self._interval_s:
+            self._interval_s = max(math.ceil(1000 * _ROOM * needed_s) / 1000, goal.min_sampling_interval_s)
+
     def _regions_of(self, target: int, runs: Runs) -> Regions:
         looks = self._nr_looks
         # Coverage is by units, so units are what the estimate has drawn.
@@ -231,8 +271,13 @@ class CensusWindows(Windows[CensusProbe]):
         )
 
 
+def _pages(bits: PageBits) -> int:
+    """Page-table entries with a set bit: a huge page has one."""
+    return page_count(bits.accessed[~bits.is_huge]) + int(bits.is_huge.sum())
+
+
 class _Budget:
-    """What looks cost, and what the share of a CPU bears.
+    """What looks cost us, what they cost the target, and what the share of a CPU bears of either.
 
     Attributes:
         needed_interval_s: what all looks need between them to keep to the share, if all is cleared; 0 while unknown.
@@ -246,6 +291,11 @@ class _Budget:
         self._unit_s = 0.0
         self._window_clearing_s = 0.0
         self._window_left_out = 0
+        self._target_s = 0.0
+        self._window_target_s = 0.0
+        self._look_target_s = 0.0
+        self._window_looks_s = 0.0
+        self._overhead_s = 0.0
         self._weight = 1.0
         self.needed_interval_s = 0.0
 
@@ -271,8 +321,27 @@ class _Budget:
         if nr_units >= _ENOUGH_UNITS:
             self._unit_s = cpu_s / nr_units
 
+    def note_target_cost(self, time_s: float) -> None:
+        """What clearing all that a look found would cost the targets."""
+        self._window_target_s += time_s
+        self._look_target_s += time_s
+
+    def open_look(self) -> None:
+        self._look_target_s = 0.0
+
+    def close_look(self, cpu_s: float) -> float:
+        """Take in what a look has cost.
+
+        Returns the interval that more looks like it need; unlimited where it did not clear everything.
+        """
+        self._window_looks_s += cpu_s
+        if self._window_left_out:
+            return math.inf
+        return max((cpu_s + self._overhead_s) / self._goal.cpu_share, self._for_target_s(self._look_target_s))
+
     def open_window(self) -> None:
-        self._window_clearing_s, self._window_left_out = 0.0, 0
+        self._window_clearing_s, self._window_left_out, self._window_target_s = 0.0, 0, 0.0
+        self._window_looks_s = 0.0
 
     def close_window(self, cpu_s: float, *, looks: int) -> None:
         """Take in what a window has cost."""
@@ -280,7 +349,15 @@ class _Budget:
         clearing_s = (self._window_clearing_s + self._window_left_out * self._unit_s) / looks
         self._fixed_s += (fixed_s - self._fixed_s) * self._weight
         self._clearing_s += (clearing_s - self._clearing_s) * self._weight
+        # Looking up mappings, and making the result: each look bears its part.
+        overhead_s = max(0.0, cpu_s - self._window_looks_s) / looks
+        self._overhead_s += (overhead_s - self._overhead_s) * self._weight
+        self._target_s += (self._window_target_s / looks - self._target_s) * self._weight
         # After the first, so that one dear window does not move everything.
         self._weight = 0.5
-        self.needed_interval_s = (self._fixed_s + self._clearing_s) / self._goal.cpu_share
+        for_us_s = (self._fixed_s + self._clearing_s) / self._goal.cpu_share
+        self.needed_interval_s = max(for_us_s, self._for_target_s(self._target_s))
         self.open_window()
+
+    def _for_target_s(self, cost_s: float) -> float:
+        return min(cost_s / self._goal.cpu_share, _LONGEST_FOR_TARGET_S)

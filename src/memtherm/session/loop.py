@@ -7,22 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.plan import add_outcomes, plan_scheme, rows_to_reset
 from memtherm.core.protocols import Actor, CensusProbe, Clock, Probe
-from memtherm.core.report import Report, SchemeReport, join_refusals
-from memtherm.core.scheme import Scheme, SchemeStatistics
+from memtherm.core.report import Report
 from memtherm.core.snapshot import Conditions, Snapshot, TargetInfo
 from memtherm.errors import TargetGone
 from memtherm.session.belief import doubts
 from memtherm.session.census_windows import CensusWindows
 from memtherm.session.method import Choice, MethodChooser
 from memtherm.session.sampling_windows import SamplingWindows
+from memtherm.session.schemes import SchemeRunner
 
-# Looking up mappings and verifying effects takes 40 to 60 ms per GiB of a target.  After an action the
-# scheme waits this many times as long as the action took: acting takes 5 % of the time at most, and 1 %
-# where nothing comes of it, as in a dry run.
-_PAUSE_AFTER_EFFECT = 19
-_PAUSE_AFTER_NONE = 99
+# How often newcomers are looked for, where targets are named by what several processes have in common.
+_FIND_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,23 @@ class Watched:
                 part.close()
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Targets that have come, pids that are alive and no longer meant, and what went wrong, in sentences."""
+
+    newcomers: Sequence[Watched] = ()
+    left: frozenset[int] = frozenset()
+    problems: Sequence[str] = ()
+
+
 class MonitorLoop:
     """Runs in the thread that iterates over `reports`; ends when all targets are gone.
 
     Args:
         watched: the targets; their order gives `Regions.target`.
-        schemes: tried in this order on each window; they need actors.
+        schemes: what acts on each window; it needs actors.
         canary: why the probe is not to be believed now, or an empty text; asked now and then.
+        find: what has changed about the targets since it was asked last.
     """
 
     def __init__(
@@ -62,18 +68,21 @@ class MonitorLoop:
         watched: Sequence[Watched],
         *,
         attributes: MonitoringAttributes,
-        schemes: Sequence[Scheme] = (),
+        schemes: SchemeRunner,
         clock: Clock,
         rng: np.random.Generator,
         canary: Callable[[], str] = lambda: "",
+        find: Callable[[], Changes] = Changes,
     ) -> None:
         self._watched = dict(enumerate(watched))
-        self._targets = tuple(one.info for one in watched)
+        self._targets = [one.info for one in watched]
         self._attributes = attributes
         self._clock = clock
         self._rng = rng
         self._canary = _Canary(canary, clock)
-        self._schemes = [_RunningScheme(scheme) for scheme in schemes]
+        self._schemes = schemes
+        self._find = find
+        self._find_at_s = clock.monotonic_s() + _FIND_EVERY_S
         self._events: list[str] = []
         self._nr_gone = 0
         self._counted_from = (0.0, 0.0)
@@ -93,14 +102,18 @@ class MonitorLoop:
         if not self._choice.method and self._watched:
             self._begin(self._chooser.first(self._clock.monotonic_s()))
         while self._watched and not stopped():
-            took_all = self._windows.take(stopped)
+            took_all = self._windows.take(stopped, self._between_looks)
             self._collect()
             if not took_all:
                 break
-            snapshot = Snapshot(self._clock.epoch_s(), self._targets, self._windows.regions(), self._conditions())
-            schemes = tuple(self._run_scheme(scheme) for scheme in self._schemes)
+            snapshot = Snapshot(
+                self._clock.epoch_s(), tuple(self._targets), self._windows.regions(), self._conditions()
+            )
+            self._apply_schemes(window_ended=True)
+            schemes = self._schemes.reports()
             events, self._events = tuple(self._events), []
             yield Report(snapshot, schemes, events)
+            self._follow_targets()
             self._review_method()
 
     def last_events(self) -> tuple[str, ...]:
@@ -113,7 +126,9 @@ class MonitorLoop:
         return self._nr_gone == len(self._targets)
 
     def close(self) -> None:
+        """Undo what shall not outlast the session, and let go of all targets."""
         for one in self._watched.values():
+            self._undo(one)
             one.close()
         self._watched.clear()
 
@@ -158,38 +173,51 @@ class MonitorLoop:
             self._drop(target, reason)
         self._windows.gone.clear()
 
-    def _run_scheme(self, scheme: "_RunningScheme") -> SchemeReport:
-        # Matched anew for each scheme: one before it in the list may have reset ages (damon-spec §2.3).
-        regions = self._windows.regions()
-        planned = plan_scheme(scheme.scheme, regions)
-        outcomes = []
-        began_s = self._clock.monotonic_s()
-        if began_s >= scheme.not_before_s and not self._canary.failure:
-            for action in planned:
-                actor = self._watched[action.target].actor if action.target in self._watched else None
-                if actor is None or self._windows.is_outdated(action.target):
-                    continue
-                try:
-                    outcome = actor.carry_out(action)
-                except TargetGone as problem:
-                    self._drop(action.target, str(problem))
-                    break  # the rows of the other plans are those of the table before
-                outcomes.append(outcome)
-                self._windows.reset_age(regions, rows_to_reset(action, outcome))
-            now_s = self._clock.monotonic_s()
-            has_effect = any(outcome.applied_bytes for outcome in outcomes)
-            pause = _PAUSE_AFTER_EFFECT if has_effect else _PAUSE_AFTER_NONE
-            scheme.not_before_s = now_s + pause * (now_s - began_s)
-        scheme.statistics = add_outcomes(scheme.statistics, outcomes)
-        return SchemeReport(
-            name=scheme.scheme.name,
-            action=scheme.scheme.action,
-            matched_bytes=sum(int((action.end - action.start).sum()) for action in planned),
-            tried_bytes=sum(outcome.tried_bytes for outcome in outcomes),
-            applied_bytes=sum(outcome.applied_bytes for outcome in outcomes),
-            refused=join_refusals(outcomes),
-            total=scheme.statistics,
-        )
+    def _labels(self) -> dict[int, tuple[str, ...]]:
+        return {target: one.info.labels for target, one in self._watched.items()}
+
+    def _between_looks(self) -> None:
+        if self._schemes.acts_between_windows:
+            self._apply_schemes(window_ended=False)
+
+    def _apply_schemes(self, *, window_ended: bool) -> None:
+        actors = {target: one.actor for target, one in self._watched.items() if one.actor is not None}
+        blocked = f"stopped: {self._canary.failure}" if self._canary.failure else ""
+        self._schemes.apply(self._windows, actors, self._labels(), window_ended=window_ended, blocked=blocked)
+        for target, reason in self._schemes.gone.items():
+            if window_ended:
+                self._drop(target, reason)
+        if window_ended:
+            self._schemes.gone.clear()
+
+    def _follow_targets(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s < self._find_at_s:
+            return
+        self._find_at_s = now_s + _FIND_EVERY_S
+        changes = self._find()
+        self._events += changes.problems
+        for target, one in list(self._watched.items()):
+            if one.info.pid in changes.left:
+                self._undo(one)
+                self._drop(target, f"{one.name} no longer belongs to what was named")
+        for one in changes.newcomers:
+            self._add(one)
+
+    def _add(self, one: Watched) -> None:
+        target = len(self._targets)
+        self._targets.append(one.info)
+        self._watched[target] = one
+        if isinstance(self._windows, SamplingWindows):
+            self._windows.add(target, one.probe, name=one.name)
+        elif one.census is not None:
+            self._windows.add(target, one.census, name=one.name)
+        self._events.append(f"{one.name} is watched, too")
+
+    def _undo(self, one: Watched) -> None:
+        if one.actor is not None:
+            with suppress(TargetGone):
+                self._events += (f"{one.name}: {what}" for what in one.actor.end())
 
     def _conditions(self) -> Conditions:
         canary_failure = self._canary.ask()
@@ -206,6 +234,8 @@ class MonitorLoop:
 
     def _drop(self, target: int, reason: str) -> None:
         """Let go of a target that has exited."""
+        if target not in self._watched:
+            return
         self._watched.pop(target).close()
         self._windows.remove(target)
         self._nr_gone += 1
@@ -228,12 +258,3 @@ class _Canary:
             self._due_s = self._clock.monotonic_s() + self._EVERY_S
             self.failure = self._ask()
         return self.failure
-
-
-class _RunningScheme:
-    """A scheme with what it has done so far."""
-
-    def __init__(self, scheme: Scheme) -> None:
-        self.scheme = scheme
-        self.statistics = SchemeStatistics()
-        self.not_before_s = float("-inf")

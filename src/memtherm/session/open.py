@@ -2,35 +2,38 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 
 from memtherm.act.apply import TargetActor
-from memtherm.act.guard import action_refusal
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.guard import GuardSettings
 from memtherm.core.protocols import CensusProbe, Probe
-from memtherm.core.scheme import Action, Scheme
+from memtherm.core.scheme import Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.errors import HostCannot, InvalidInput, NotSupported, TargetGone
 from memtherm.linux.facts import probe_host
-from memtherm.linux.process import Process, find_by_name, open_process
+from memtherm.linux.process import Process, open_process
 from memtherm.linux.watch_lock import WatchLock
-from memtherm.policy.fields import SHORTEST_SAMPLING_S
-from memtherm.policy.values import Policy, named
+from memtherm.policy.kinds import SHORTEST_SAMPLING_S
+from memtherm.policy.values import Policy, TargetSelector, named
 from memtherm.probe.bpf import BpfProbe
 from memtherm.probe.bpf_census import BpfCensusProbe
 from memtherm.probe.canary import CensusAsProbe, check_probe
 from memtherm.probe.choose import choose_probe, rank_probes
 from memtherm.probe.smaps import SmapsProbe
 from memtherm.session.clock import SystemClock
-from memtherm.session.loop import MonitorLoop, Watched
+from memtherm.session.loop import Changes, MonitorLoop, Watched
+from memtherm.session.metrics import HostMetrics
+from memtherm.session.scheme_check import GuardedSchemes, refuse_unsafe
+from memtherm.session.schemes import SchemeRunner
 from memtherm.session.session import Session
+from memtherm.session.targets import TargetFinder
 from memtherm.units import format_time
 
-_FOR_COLD_MEMORY = (Action.COLD, Action.PAGEOUT)
 _PROBES: dict[str, Callable[[Process], Probe]] = {"bpf": BpfProbe, "smaps": SmapsProbe}
 _CENSUS_PROBES: dict[str, Callable[[Process], CensusProbe]] = {"bpf": BpfCensusProbe}
 
@@ -39,6 +42,7 @@ def monitor(
     *,
     pid: int | Sequence[int] = (),
     name: str | Sequence[str] = (),
+    targets: Sequence[TargetSelector] = (),
     policy: Policy | None = None,
     schemes: Iterable[Scheme] = (),
     apply: bool = False,
@@ -48,7 +52,8 @@ def monitor(
     """Watch processes, and let schemes act on them if `apply` is true.
 
     Args:
-        pid, name: the targets, one or several.  Without any, the policy's.
+        pid, name: the targets, one or several; a name may be a shell pattern.
+        targets: more of them: by user, by cgroup, with their children.  Without any, the policy's.
         policy: schemes, intervals and guards from a file.
         schemes: schemes besides those of the policy.
         apply: without it schemes only tell what they would do.
@@ -68,63 +73,134 @@ def monitor(
     policy = policy or Policy()
     if not isinstance(policy, Policy):
         raise InvalidInput(f"{policy!r} is not a policy", hint="read a file with memtherm.load_policy")
-    all_schemes = named([*policy.schemes, *schemes])
+    policy = replace(policy, schemes=named([*policy.schemes, *schemes]))
     attributes = attributes or policy.attributes
-    pids = _resolve(pid, name, policy)
-    chosen, reasons = choose_way(probe, attributes=attributes, schemes=all_schemes, apply=apply)
-    with ExitStack() as stack:
-        watched = [_watch(one, chosen, stack, guard=policy.guard if all_schemes else None, apply=apply) for one in pids]
+    finder = TargetFinder(_selectors(pid, name, targets) or policy.targets, exclude=frozenset((os.getpid(),)))
+    found = finder.find()
+    chosen, reasons = choose_way(probe, attributes=attributes, policy=policy, apply=apply)
+    guard = policy.guard if policy.schemes else None
+    watcher = _Watcher(
+        finder, lambda process, labels, stack: _watch(process, labels, chosen, stack, guard=guard, apply=apply)
+    )
+    with ExitStack() as held:
+        held.callback(watcher.close)
+        watched = watcher.open_all(found)
+        runner = SchemeRunner(policy.schemes, metrics=HostMetrics(), clock=SystemClock())
         loop = MonitorLoop(
             watched,
             attributes=attributes,
-            schemes=all_schemes,
+            schemes=runner,
             clock=SystemClock(),
             rng=np.random.default_rng(),
             canary=functools.partial(try_canary, chosen),
+            find=watcher.changes,
         )
-        held = stack.pop_all()
-    return Session(loop, targets=tuple(one.info for one in watched), reasons=tuple(reasons), held=held)
+        return Session(
+            loop,
+            schemes=GuardedSchemes(runner, policy=policy, apply=apply),
+            targets=tuple(one.info for one in watched),
+            reasons=tuple(reasons),
+            held=held.pop_all(),
+        )
 
 
-def _resolve(pid: int | Sequence[int], name: str | Sequence[str], policy: Policy) -> list[int]:
-    pids = [pid] if isinstance(pid, int) else list(pid)
-    names = [name] if isinstance(name, str) else list(name)
-    if not pids and not names:
-        pids = [target.pid for target in policy.targets if target.pid is not None]
-        names = [target.name for target in policy.targets if target.name is not None]
-    for one in names:
-        found = [pid for pid in find_by_name(one) if pid != os.getpid()]
-        if not found:
-            raise TargetGone(f"no process has the name {one!r}", hint="`ps -eo pid,comm` lists names")
-        pids += found
-    if not pids:
-        raise InvalidInput("no target was named", hint="name one by its pid or by its name")
-    return list(dict.fromkeys(pids))
+def _selectors(
+    pid: int | Sequence[int], name: str | Sequence[str], targets: Sequence[TargetSelector]
+) -> tuple[TargetSelector, ...]:
+    pids = [pid] if isinstance(pid, int) else pid
+    names = [name] if isinstance(name, str) else name
+    return (
+        *(TargetSelector(pid=one) for one in pids),
+        *(TargetSelector(name=one) for one in names),
+        *targets,
+    )
 
 
-def _watch(pid: int, chosen: str, stack: ExitStack, *, guard: GuardSettings | None, apply: bool) -> Watched:
-    process = stack.enter_context(open_process(pid))
+class _Watcher:
+    """Opens what the finder finds: at first all of it, later what is new."""
+
+    def __init__(self, finder: TargetFinder, watch: Callable[[Process, tuple[str, ...], ExitStack], Watched]) -> None:
+        self._finder = finder
+        self._watch = watch
+        self._processes: dict[int, Process] = {}
+        self._held: dict[int, ExitStack] = {}
+        self._refused: set[int] = set()
+        self._left: frozenset[int] = frozenset()
+
+    def open_all(self, found: Mapping[int, tuple[str, ...]]) -> list[Watched]:
+        """Raises what hinders any of them."""
+        return [self._open(pid, labels) for pid, labels in found.items()]
+
+    def changes(self) -> Changes:
+        """What has come, what is no longer meant, and why something cannot be watched, since this was asked last."""
+        # The loop has let go of those that left since it was told of them.
+        self._release(self._left | {pid for pid, process in self._processes.items() if not process.is_alive()})
+        if not self._finder.may_grow:
+            return Changes()
+        found = self._finder.find()
+        self._refused &= found.keys()
+        opened, problems = [], []
+        for pid in sorted(found.keys() - self._processes.keys() - self._refused):
+            try:
+                opened.append(self._open(pid, found[pid]))
+            except TargetGone:
+                continue
+            except (InvalidInput, HostCannot) as problem:
+                self._refused.add(pid)
+                problems.append(f"not watched: {problem}")
+        self._left = frozenset(self._processes.keys() - found.keys())
+        return Changes(opened, self._left, problems)
+
+    def close(self) -> None:
+        for stack in self._held.values():
+            stack.close()
+        self._held.clear()
+        self._processes.clear()
+
+    def _release(self, pids: Iterable[int]) -> None:
+        for pid in pids:
+            self._held.pop(pid).close()
+            del self._processes[pid]
+
+    def _open(self, pid: int, labels: tuple[str, ...]) -> Watched:
+        with ExitStack() as stack:
+            process = stack.enter_context(open_process(pid))
+            watched = self._watch(process, labels, stack)
+            self._processes[pid], self._held[pid] = process, stack.pop_all()
+        return watched
+
+
+def _watch(
+    process: Process,
+    labels: tuple[str, ...],
+    chosen: str,
+    stack: ExitStack,
+    *,
+    guard: GuardSettings | None,
+    apply: bool,
+) -> Watched:
     identity = process.identity
     if process.is_kernel_thread():
         raise InvalidInput(
-            f"pid {pid} ({identity.name}) is a kernel thread: it has no memory of its own", hint="name a program"
+            f"pid {process.pid} ({identity.name}) is a kernel thread: it has no memory of its own",
+            hint="name a program",
         )
-    lock = WatchLock(pid, identity.start_time_ticks)
+    lock = WatchLock(process.pid, identity.start_time_ticks)
     stack.callback(lock.close)
-    info = TargetInfo(pid, identity.name, identity.start_time_s)
+    info = TargetInfo(process.pid, identity.name, identity.start_time_s, labels)
     probe = _PROBES[chosen](process)
     stack.callback(probe.close)
     census = _CENSUS_PROBES[chosen](process) if chosen in _CENSUS_PROBES else None
     if census is not None:
         stack.callback(census.close)
-    actor = None if guard is None else TargetActor(process, guard=guard, apply=apply)
+    actor = None if guard is None else TargetActor(process, guard=guard, apply=apply, census=census)
     if actor is not None:
         stack.callback(actor.close)
     return Watched(info, probe, census, actor)
 
 
 def choose_way(
-    wanted: str, *, attributes: MonitoringAttributes, schemes: Sequence[Scheme] = (), apply: bool = False
+    wanted: str, *, attributes: MonitoringAttributes, policy: Policy, apply: bool = False
 ) -> tuple[str, list[str]]:
     """All that can be said before a target is touched.
 
@@ -142,26 +218,13 @@ def choose_way(
             f"a sampling interval of {format_time(attributes.sampling_interval_s)} leaves the monitor no rest",
             hint=f"{format_time(SHORTEST_SAMPLING_S)} is the least; 5ms is usual",
         )
-    for scheme in schemes if apply else ():
-        _refuse_unbounded(scheme)
-        if scheme.action is not Action.STAT and (reason := action_refusal(scheme.action)):
-            raise NotSupported(f'scheme "{scheme.name}": {reason}', hint="`memtherm doctor` lists the actions")
+    refuse_unsafe(policy.schemes, guard=policy.guard, apply=apply)
     chosen, reasons = choose_probe(rank_probes(probe_host()), wanted=wanted, canary=canary_failure)
     if not chosen:
         raise NotSupported(
             "no way to see accesses works here: " + "; ".join(reasons), hint="`memtherm doctor` shows each way"
         )
     return chosen, reasons
-
-
-def _refuse_unbounded(scheme: Scheme) -> None:
-    """A scheme for cold memory that forgot to say so would act on the hottest as well."""
-    if scheme.action in _FOR_COLD_MEMORY and scheme.pattern.access_rate.maximum is None:
-        raise InvalidInput(
-            f'scheme "{scheme.name}": {scheme.action} without an upper bound of the access rate acts on hot memory',
-            hint='for memory that was not accessed write access_rate = "0%", or 0% 0% in a scheme line; '
-            "an upper bound of 100% where hot memory is really meant",
-        )
 
 
 @functools.cache

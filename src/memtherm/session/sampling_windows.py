@@ -8,12 +8,12 @@ import numpy as np
 
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.protocols import Clock, Probe
-from memtherm.core.ranges import Addresses, Counts, Flags
+from memtherm.core.ranges import Addresses, Flags
 from memtherm.core.sampling import Sampler
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.core.tuning import access_score, tuned_interval_s
 from memtherm.errors import InvalidInput
-from memtherm.session.windows import Stopped, Windows, joined_names, stretched
+from memtherm.session.windows import Between, Stopped, Windows, joined_names, stretched
 
 
 class SamplingWindows(Windows[Probe]):
@@ -38,9 +38,9 @@ class SamplingWindows(Windows[Probe]):
         self._samples_to_update = 0
         self._look_cpu_s = 0.0
 
-    def take(self, stopped: Stopped) -> bool:
+    def take(self, stopped: Stopped, between: Between) -> bool:
         cpu_s = self._clock.cpu_s()
-        self._late_looks = 0
+        self._late_looks, self._acting_cpu_s = 0, 0.0
         self._fit_intervals()
         self._sampler.open_window()
         self._update_ranges()
@@ -54,18 +54,23 @@ class SamplingWindows(Windows[Probe]):
                 return False
             self._sampler.record(self._read(addresses))
             self._samples_to_update -= 1
+            if not self._sampler.window_is_complete:
+                self._pause(between)
         for target in self.gone:
             self._sampler.remove_target(target)
         self._sampler.close_window()
-        self._note_cost(self._clock.cpu_s() - cpu_s)
+        self._note_cost(self._clock.cpu_s() - cpu_s - self._acting_cpu_s)
         return bool(self._probes)
 
     def regions(self) -> Regions:
-        return self._sampler.regions()
+        return self._sampler.moving_regions()
 
-    def reset_age(self, regions: Regions, rows: Counts) -> None:
-        del regions  # they are the sampler's own
-        self._sampler.reset_age(rows)
+    def reset_age(self, target: int, start: Addresses, end: Addresses) -> None:
+        self._sampler.reset_age(target, start, end)
+
+    def add(self, target: int, probe: Probe, *, name: str) -> None:
+        super().add(target, probe, name=name)
+        self._samples_to_update = 0
 
     def conditions(self) -> Conditions:
         attributes, probes = self._sampler.attributes, self._probes

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
 from memtherm.core.report import Report
+from memtherm.core.scheme import Scheme
 from memtherm.core.snapshot import Snapshot, TargetInfo
 from memtherm.linux.libc import give_back_memory
 from memtherm.session.loop import MonitorLoop
+from memtherm.session.scheme_check import GuardedSchemes
 
 # A reader that is slower than the windows gets the newest; 64 windows are 6 s at the default intervals.
 _KEPT_REPORTS = 64
@@ -26,7 +28,7 @@ class Session:
     An error of the watching thread is raised in the reader.
 
     Attributes:
-        targets: what is watched.
+        targets: what is watched from the beginning; a snapshot's `targets` has those that came later, too.
         reasons: why it is watched this way, in sentences.
 
     Example:
@@ -36,10 +38,17 @@ class Session:
     """
 
     def __init__(
-        self, loop: MonitorLoop, *, targets: tuple[TargetInfo, ...], reasons: tuple[str, ...], held: ExitStack
+        self,
+        loop: MonitorLoop,
+        *,
+        schemes: GuardedSchemes,
+        targets: tuple[TargetInfo, ...],
+        reasons: tuple[str, ...],
+        held: ExitStack,
     ) -> None:
         self.targets = targets
         self.reasons = reasons
+        self._schemes = schemes
         self._loop = loop
         self._held = held
         self._waiting: deque[Report] = deque()
@@ -75,6 +84,27 @@ class Session:
         """Only the snapshots of `reports`."""
         for report in self.reports(limit=limit):
             yield report.snapshot
+
+    def replace_schemes(self, schemes: Iterable[Scheme]) -> None:
+        """From the next window on let these schemes act instead.
+
+        Ages stay; a scheme with the name of an old one keeps its statistics and what was charged to its quota.
+
+        Raises:
+            InvalidInput, NotSupported: what must not be applied; then the old ones stay.
+        """
+        self._schemes.replace(tuple(schemes))
+
+    def set_goal_value(self, scheme: str, value: float) -> None:
+        """Tell the present value of the `user_input` goal of a scheme, named by its name.
+
+        Raises:
+            InvalidInput: no such goal, or a negative value.
+
+        Example:
+            >>> session.set_goal_value("page out what is cold", requests_per_second)
+        """
+        self._schemes.set_goal_value(scheme, value)
 
     @property
     def last_events(self) -> tuple[str, ...]:

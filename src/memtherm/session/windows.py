@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from memtherm.core.protocols import Clock
-from memtherm.core.ranges import Counts
+from memtherm.core.ranges import Addresses
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.errors import TargetGone
 from memtherm.units import format_time
@@ -16,6 +16,8 @@ from memtherm.units import format_time
 _LONGEST_SLEEP_S = 0.2
 
 Stopped = Callable[[], bool]
+Between = Callable[[], None]
+"""Called after each look of a window but the last: a scheme may be due."""
 
 
 class _Closeable(Protocol):
@@ -42,29 +44,36 @@ class Windows(ABC, Generic[_Probe]):
 
     def __init__(self, probes: Mapping[int, _Probe], *, names: Mapping[int, str], clock: Clock) -> None:
         self._probes = dict(probes)
-        self._names = names
+        self._names = dict(names)
         self._clock = clock
         self._generations = {target: probe.generation for target, probe in probes.items()}
         self._late_looks = 0
+        self._acting_cpu_s = 0.0
         self.gone: dict[int, str] = {}
         self.events: list[str] = []
         self.needed_interval_s = 0.0
 
     @abstractmethod
-    def take(self, stopped: Stopped) -> bool:
+    def take(self, stopped: Stopped, between: Between) -> bool:
         """Take one window; False where it ended before its time."""
 
     @abstractmethod
     def regions(self) -> Regions:
-        """The result of the window, in absolute units."""
+        """The result of the window, in absolute units; in the middle of one a moving result (damon-spec §1.9)."""
 
     @abstractmethod
-    def reset_age(self, regions: Regions, rows: Counts) -> None:
-        """Start the age of some of these regions again: an action was applied to them."""
+    def reset_age(self, target: int, start: Addresses, end: Addresses) -> None:
+        """Start the age of some memory again: an action was applied to it.  Ranges are sorted and disjoint."""
 
     @abstractmethod
     def conditions(self) -> Conditions:
         """How the window was measured; time and cost are the loop's to fill in."""
+
+    def add(self, target: int, probe: _Probe, *, name: str) -> None:
+        """Watch one more, from the next window on."""
+        self._probes[target] = probe
+        self._names[target] = name
+        self._generations[target] = probe.generation
 
     def remove(self, target: int) -> None:
         """Forget a target that has gone."""
@@ -84,6 +93,12 @@ class Windows(ABC, Generic[_Probe]):
     def is_outdated(self, target: int) -> bool:
         """Whether the target has called exec in the window: what was found is of memory that is gone."""
         return target not in self._probes or self._generations[target] != self._probes[target].generation
+
+    def _pause(self, between: Between) -> None:
+        """Let schemes act between two looks; their time is no cost of looking."""
+        began_cpu_s = self._clock.cpu_s()
+        between()
+        self._acting_cpu_s += self._clock.cpu_s() - began_cpu_s
 
     def _has_new_memory(self, target: int, probe: _Probe) -> bool:
         """Whether the target has called exec since this was asked last: nothing learned holds then."""
