@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtherm.core.attributes import MonitoringAttributes
+    from memtherm.core.filters import Filter, FilterKind
+    from memtherm.core.goals import Goal, GoalMetric, Tuner
     from memtherm.core.guard import GuardSettings
+    from memtherm.core.pattern import AccessPattern, Bounds
     from memtherm.core.plan import Refusal
-    from memtherm.core.report import Report, SchemeReport
-    from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme, SchemeStatistics
+    from memtherm.core.quota import Quota, Weights
+    from memtherm.core.report import QuotaReport, Report, SchemeReport
+    from memtherm.core.scheme import Action, Destination, Scheme, SchemeStatistics
     from memtherm.core.snapshot import Conditions, Regions, Snapshot, TargetInfo
+    from memtherm.core.watermarks import Watermarks
     from memtherm.errors import (
         HostCannot,
         InvalidInput,
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
     )
     from memtherm.linux.facts import HostFacts, probe_host
     from memtherm.policy.file import load_policy
+    from memtherm.policy.reference import json_schema
     from memtherm.policy.scheme_line import parse_scheme_line
-    from memtherm.policy.values import Policy
+    from memtherm.policy.values import Policy, TargetSelector
     from memtherm.session.open import monitor
     from memtherm.session.session import Session
 
@@ -41,10 +47,15 @@ __version__ = "0.1.0"
 
 # Name → module.  Imported at first use: numpy alone would take most of the time of `memtherm --help`.
 _HOMES = {
-    "AccessPattern": "memtherm.core.scheme",
+    "AccessPattern": "memtherm.core.pattern",
     "Action": "memtherm.core.scheme",
-    "Bounds": "memtherm.core.scheme",
+    "Bounds": "memtherm.core.pattern",
     "Conditions": "memtherm.core.snapshot",
+    "Destination": "memtherm.core.scheme",
+    "Filter": "memtherm.core.filters",
+    "FilterKind": "memtherm.core.filters",
+    "Goal": "memtherm.core.goals",
+    "GoalMetric": "memtherm.core.goals",
     "GuardSettings": "memtherm.core.guard",
     "HostCannot": "memtherm.errors",
     "HostFacts": "memtherm.linux.facts",
@@ -56,6 +67,8 @@ _HOMES = {
     "NotSupported": "memtherm.errors",
     "Policy": "memtherm.policy.values",
     "ProbeNotTrusted": "memtherm.errors",
+    "Quota": "memtherm.core.quota",
+    "QuotaReport": "memtherm.core.report",
     "Refusal": "memtherm.core.plan",
     "Regions": "memtherm.core.snapshot",
     "Report": "memtherm.core.report",
@@ -67,6 +80,11 @@ _HOMES = {
     "TargetBusy": "memtherm.errors",
     "TargetGone": "memtherm.errors",
     "TargetInfo": "memtherm.core.snapshot",
+    "TargetSelector": "memtherm.policy.values",
+    "Tuner": "memtherm.core.goals",
+    "Watermarks": "memtherm.core.watermarks",
+    "Weights": "memtherm.core.quota",
+    "json_schema": "memtherm.policy.reference",
     "load_policy": "memtherm.policy.file",
     "monitor": "memtherm.session.open",
     "parse_scheme_line": "memtherm.policy.scheme_line",
@@ -78,6 +96,11 @@ __all__ = [
     "Action",
     "Bounds",
     "Conditions",
+    "Destination",
+    "Filter",
+    "FilterKind",
+    "Goal",
+    "GoalMetric",
     "GuardSettings",
     "HostCannot",
     "HostFacts",
@@ -89,6 +112,8 @@ __all__ = [
     "NotSupported",
     "Policy",
     "ProbeNotTrusted",
+    "Quota",
+    "QuotaReport",
     "Refusal",
     "Regions",
     "Report",
@@ -100,6 +125,11 @@ __all__ = [
     "TargetBusy",
     "TargetGone",
     "TargetInfo",
+    "TargetSelector",
+    "Tuner",
+    "Watermarks",
+    "Weights",
+    "json_schema",
     "load_policy",
     "monitor",
     "parse_scheme_line",

@@ -1,5 +1,6 @@
 """`memtherm check`: what a policy means, and all that is wrong with it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,30 @@ def test_lines_of_seven_numbers(tmp_path: Path) -> None:
     result = forked("check", str(path))
     assert result.exit_code == 2
     assert f"{path}:3: min-rate: 'oops' is not a percentage" in result.stderr
+
+
+def test_schemes_that_fight_and_nodes_that_do_not_exist_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        'version = 1\n[[scheme]]\nname = "out"\naction = "pageout"\naccess_rate = "0%"\nage = ">= 5s"\n'
+        '[[scheme]]\nname = "in"\naction = "willneed"\nage = ">= 1min"\n'
+        'goals = [{ metric = "free_memory", target = "20%", node = 1000 }]\n'
+    )
+    result = forked("check", str(path))
+    assert result.exit_code == 0
+    assert 'warning: schemes "out" and "in" act against each other on memory' in result.stdout
+    assert 'warning: on this host: scheme "in": goal free_memory: this host has no memory node 1000' in result.stdout
+
+
+def test_json_of_damo_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "schemes.json"
+    path.write_text('[{"action": "stat", "access_pattern": {"nr_accesses": {"min": "0 %", "max": "0 %"}}}]')
+    result = forked("check", str(path))
+    assert result.exit_code == 0
+    assert "counts memory in regions of any size that was not accessed in the last window" in result.stdout
+
+
+def test_the_schema_is_json() -> None:
+    result = forked("check", "--schema")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["title"] == "memtherm policy"

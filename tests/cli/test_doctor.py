@@ -22,10 +22,10 @@ def test_json_is_one_object() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     report = json.loads(result.stdout)
-    assert report.keys() == {"host", "probes", "actions"}
+    assert report.keys() == {"host", "probes", "actions", "metrics"}
     assert [probe["name"] for probe in report["probes"]] == ["bpf", "smaps"]
     assert [action["action"] for action in report["actions"]] == list(Action)
-    for way in report["probes"] + report["actions"]:
+    for way in report["probes"] + report["actions"] + report["metrics"]:
         assert way["reason"]
         assert way["usable"] or way["remedy"]
     for probe in report["probes"]:
@@ -37,7 +37,23 @@ def test_text_says_the_same() -> None:
     assert result.exit_code == 0
     assert "canary on a child process: passed" in result.stdout
     assert "✓ smaps" in result.stdout
-    assert "✗ migrate_hot" in result.stdout
+    assert "✗ lru_prio" in result.stdout
+    assert "✓ memory of the host" in result.stdout
+
+
+def test_hugepage_is_opt_in() -> None:
+    require("root", "ptrace", "thp")
+    ways = {one["action"]: one for one in json.loads(forked("doctor", "--json").stdout)["actions"]}
+    assert ways["hugepage"]["usable"]
+    assert "allow_ptrace" in ways["hugepage"]["reason"]
+
+
+def test_goals_without_psi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMTHERM_WITHOUT", "psi")
+    metrics = {one["name"]: one for one in json.loads(forked("doctor", "--json").stdout)["metrics"]}
+    assert not metrics["memory_pressure"]["usable"]
+    assert metrics["memory_pressure"]["remedy"]
+    assert metrics["memory of the host"]["usable"]
 
 
 def test_bpf_is_usable_here() -> None:

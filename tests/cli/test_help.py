@@ -32,6 +32,13 @@ def test_help_of_a_command(command: str) -> None:
     assert "--json" in result.stdout or command == "check"
 
 
+@pytest.mark.parametrize("command", ["monitor", "run"])
+def test_the_ways_to_name_a_target(command: str) -> None:
+    options = memtherm(command, "--help").stdout
+    for option in ("--pid PID", "--name NAME", "--user USER", "--cgroup PATH", "--children"):
+        assert option in options
+
+
 def test_version() -> None:
     assert memtherm("--version").stdout.split()[-1] == __version__
 

@@ -1,9 +1,15 @@
 """`memtherm monitor`: its lines, its words, its end."""
 
+import subprocess
+
 import pytest
 
+from support.cgroups import fresh_cgroup, join
 from support.children import Child
 from support.command import assert_refused, forked, memtherm
+from support.requires import require
+
+_USER = 64_777  # one that nobody has
 
 SNAPSHOT_KEYS = {"time_s", "targets", "working_set_bytes", "conditions", "regions"}
 REGION_KEYS = {"target", "start", "end", "size_bytes", "nr_accesses", "access_rate", "rate_error", "age_s"}
@@ -62,6 +68,40 @@ def test_several_targets_by_name_and_pid(target: Child) -> None:
     assert {region["target"] for region in snapshot["regions"]} == {0, 1}
 
 
+def test_a_pattern_and_children(target: Child) -> None:
+    with Child() as parent:
+        child = parent.fork()
+        parent.rename("mt-cli-family")
+        words = ("monitor", "--json", "-n", "1", "--name", "mt-cli-fam?ly", "--children")
+        snapshot = forked(*words).json_lines()[0]
+    assert [one["pid"] for one in snapshot["targets"]] == [parent.pid, child]
+    assert [one["labels"] for one in snapshot["targets"]] == [["mt-cli-fam?ly"]] * 2
+    # Of several targets, each row tells which one.
+    with Child() as other:
+        text = forked("monitor", "-n", "1", "--pid", str(target.pid), "--pid", str(other.pid)).stdout
+    assert "     pid            address" in text
+    assert f"\n{target.pid:>8}" in text
+
+
+def test_a_user() -> None:
+    require("root")
+    with subprocess.Popen(["sleep", "60"], user=_USER) as theirs:
+        try:
+            snapshot = forked("monitor", "--json", "-n", "1", "--user", str(_USER)).json_lines()[0]
+        finally:
+            theirs.kill()
+    assert [one["pid"] for one in snapshot["targets"]] == [theirs.pid]
+
+
+def test_a_cgroup() -> None:
+    require("root", "cgroup")
+    with Child() as member, fresh_cgroup() as cgroup:
+        join(cgroup, member.pid)
+        result = forked("monitor", "--json", "-n", "1", "--cgroup", cgroup.path)
+        member.end()
+    assert [one["pid"] for one in result.json_lines()[0]["targets"]] == [member.pid]
+
+
 def test_without_a_target() -> None:
     assert_refused(memtherm("monitor"), 2, "no target was named")
 
@@ -69,14 +109,19 @@ def test_without_a_target() -> None:
 @pytest.mark.parametrize(
     ("words", "exit_code", "text"),
     [
-        (["--pid", "0"], 2, "0 is not a process id"),
+        (["--pid", "0"], 2, "pid 0 cannot exist"),
         (["--pid", "-5"], 2, "-5"),
-        (["--pid=-5"], 2, "-5 is not a process id"),
+        (["--pid=-5"], 2, "pid -5 cannot exist"),
         (["--pid", "abc"], 2, "'abc' is not a valid integer"),
-        (["--pid", "99999999"], 4, "process 99999999 is gone"),
+        (["--pid", "99999999"], 2, "pid 99999999 cannot exist"),
+        (["--pid", "4194303"], 4, "process 4194303 is gone"),
         (["--pid", "2"], 2, "kernel thread"),
         (["--name", "no-such-name-at-all"], 4, "no process has the name"),
-        (["--name", ""], 4, "no process has the name"),
+        (["--name", "no-such-name-*"], 4, "no process is called like"),
+        (["--name", ""], 2, "the name of a target is empty"),
+        (["--user", "no-such-user"], 2, "no user 'no-such-user'"),
+        (["--cgroup", "/no/such/group"], 2, "no cgroup '/no/such/group'"),
+        (["--children"], 2, "--children without processes"),
         (["--pid", "PID", "--sampling", "0"], 2, "leaves the monitor no rest"),
         (["--pid", "PID", "--sampling", "10us"], 2, "100 us is the least"),
         (["--pid", "PID", "--sampling", "-1s"], 2, "'-1s' is not a time"),

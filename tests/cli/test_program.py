@@ -28,7 +28,7 @@ def test_a_program_is_ended_with_the_monitor() -> None:
     assert result.exit_code == 0
     snapshots = result.json_lines()  # so what the program printed is not among them
     pid = snapshots[0]["targets"][0]["pid"]
-    assert f"{pid}\n" in result.stderr
+    assert str(pid) in result.stderr
     assert not is_running(pid)
 
 
@@ -69,6 +69,15 @@ def test_no_program_after_the_dashes() -> None:
 
 def test_a_program_and_a_pid() -> None:
     assert_refused(forked("monitor", "--pid", str(os.getpid()), "--", "true"), 2, "both a program")
+
+
+def test_children_of_the_program_are_followed() -> None:
+    words = ("--children", "--json", "-n", "60", "--sampling", "20ms", "--aggregation", "100ms")
+    result = forked("monitor", *words, "--", "sh", "-c", "sleep 60 & sleep 61; exit 0")
+    assert result.exit_code == 0
+    names = [target["name"] for target in result.json_lines()[-1]["targets"]]
+    assert sorted(names) == ["sh", "sleep", "sleep"]
+    assert len({tuple(target["labels"]) for target in result.json_lines()[-1]["targets"]}) == 1
 
 
 def test_options_of_the_program_are_its_own() -> None:

@@ -10,8 +10,29 @@ from support.children import Child
 from support.command import PATIENCE_S, assert_refused, forked, memtherm, running
 
 REPORT_KEYS = {"time_s", "targets", "nr_regions", "working_set_bytes", "schemes", "events", "conditions"}
-SCHEME_KEYS = {"name", "action", "matched_bytes", "tried_bytes", "applied_bytes", "refused", "total"}
-TOTAL_KEYS = {"nr_tried", "tried_bytes", "nr_applied", "applied_bytes", "refused_bytes"}
+SCHEME_KEYS = {
+    "name", "action", "is_active", "state", "matched_bytes", "tried_bytes", "applied_bytes", "refused",
+    "filtered_bytes", "quota", "free_memory", "total",
+}  # fmt: skip
+TOTAL_KEYS = {
+    "nr_tried", "tried_bytes", "nr_applied", "applied_bytes", "refused_bytes", "filtered_bytes", "nr_quota_exceeded",
+    "nr_snapshots",
+}  # fmt: skip
+LIMITED_POLICY = """\
+version = 1
+
+[[scheme]]
+name = "a little at a time"
+access_rate = "0%"
+age = ">= 100ms"
+action = "stat"
+quota = { bytes = "1MiB", every = "10s" }
+
+[[scheme]]
+name = "only when memory is short"
+action = "stat"
+watermarks = { metric = "free_memory", high = "0.2%", mid = "0.1%", low = "0%", every = "5s" }
+"""
 STAT_LINE = "4K max 0% 0% 0 max stat"
 UNBOUNDED_LINE = "4K max min max 2s max {}"
 
@@ -30,6 +51,54 @@ def test_a_policy_file(target: Child, good_policy: str) -> None:
         assert report["schemes"][0].keys() == SCHEME_KEYS
         assert report["schemes"][0]["total"].keys() == TOTAL_KEYS
         assert report["schemes"][0]["name"] == "count what is cold"
+
+
+def test_limits_are_told(target: Child, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(LIMITED_POLICY)
+    words = ("run", str(path), "--pid", str(target.pid), *SHORT, "--duration", "1500ms")
+    quota, rests = forked(*words, "--json").json_lines()[-1]["schemes"]
+    assert quota["quota"] == {"effective_bytes": 1 << 20, "charged_bytes": 1 << 20, "goal_score": None}
+    assert quota["total"]["tried_bytes"] == 1 << 20
+    assert (quota["is_active"], quota["free_memory"]) == (True, None)
+    assert (rests["is_active"], rests["tried_bytes"], rests["quota"]) == (False, 0, None)
+    assert 0 < rests["free_memory"] <= 1
+    assert "of memory is free" in rests["state"]
+    text = forked(*words, "--every", "0").stdout
+    assert "  quota: 1.00 MiB of 1.00 MiB used\n" in text
+    assert "  rests: " in text
+
+
+def test_tried_regions(target: Child) -> None:
+    words = ("run", "--scheme", "min max min max min max stat", "--pid", str(target.pid), *SHORT, "-n", "1", "--json")
+    scheme = forked(*words, "--tried-regions").json_lines()[0]["schemes"][0]
+    assert sum(region["size_bytes"] for region in scheme["tried_regions"]) >= scheme["tried_bytes"] > 8 << 20
+    assert "tried_regions" not in forked(*words).json_lines()[0]["schemes"][0]
+
+
+def test_a_scheme_for_a_target_that_is_not_there(target: Child, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    text = f'version = 1\n[[target]]\npid = {target.pid}\nlabel = "db"\n'
+    path.write_text(text + '[[scheme]]\nname = "s"\naction = "stat"\ntargets = ["db"]\n')
+    words = ("run", str(path), "--json", "-n", "1", *SHORT)
+    own = forked(*words)
+    assert own.json_lines()[0]["targets"][0]["labels"] == ["db"]
+    assert own.json_lines()[0]["schemes"][0]["tried_bytes"] > 0
+    assert "it does nothing" not in own.stderr
+    other = forked(*words, "--pid", str(target.pid))
+    assert other.json_lines()[0]["schemes"][0]["tried_bytes"] == 0
+    assert 'scheme "s" is for db, and no target of the command line is called so' in other.stderr
+
+
+def test_what_this_host_lacks_is_warned_of(target: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMTHERM_WITHOUT", "psi")
+    path = tmp_path / "policy.toml"
+    goals = 'quota = { bytes = "1MiB" }\ngoals = [{ metric = "memory_pressure", target = "10ms" }]\n'
+    path.write_text('version = 1\n[[scheme]]\naction = "stat"\n' + goals)
+    result = forked("run", str(path), "--json", "-n", "1", *SHORT, "--pid", str(target.pid))
+    assert "memtherm: warning: " in result.stderr
+    assert "memory pressure is not measured" in result.stderr
+    assert "memory pressure is not measured" in result.json_lines()[0]["schemes"][0]["state"]
 
 
 def test_schemes_of_the_command_line(target: Child) -> None:
@@ -130,8 +199,8 @@ def test_a_limit_of_windows(target: Child) -> None:
     assert (result.exit_code, len(result.json_lines())) == (0, 2)
 
 
-def test_an_action_that_this_version_cannot_do_is_not_applied_in_silence(target: Child) -> None:
+def test_an_action_that_cannot_be_done_is_not_applied_in_silence(target: Child) -> None:
     line = "2M max 80 max 2s max hugepage"
     result = forked("run", "--scheme", line, "--pid", str(target.pid), "--apply")
-    assert_refused(result, 3, "hugepage cannot be done on another process")
+    assert_refused(result, 2, 'scheme "scheme 1 (hugepage)": hugepage stops the target', "allow_ptrace")
     assert forked("run", "--scheme", line, "--pid", str(target.pid), "-n", "1", *SHORT).exit_code == 0

@@ -4,25 +4,34 @@ import click
 
 
 @click.command("check", short_help="Explain a policy, or name all its errors.")
-@click.argument("policy_path", metavar="POLICY")
-def command(*, policy_path: str) -> None:
+@click.argument("policy_path", metavar="[POLICY]", required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON schema of policy files instead.")
+def command(*, policy_path: str | None, schema: bool) -> None:
     """Explain a policy file, and warn of what in it cannot work or may hurt.
 
-    Exits with 2 and names every error, with its line, if the file is wrong.
-    """
-    from memtherm.act.choose import rank_actions
-    from memtherm.linux.facts import probe_host
-    from memtherm.policy.explain import explain_policy, warnings
-    from memtherm.policy.file import load_policy
+    The file is TOML, damo's JSON, or lines of seven values.  Exits with 2 and names every error,
+    with its line, if it is wrong; with 0 if there are warnings only.
 
+    \b
+    memtherm check policy.toml
+    memtherm check --schema > policy.schema.json      # for editors
+    """
+    import json
+
+    from memtherm.errors import InvalidInput
+    from memtherm.policy.explain import explain_policy
+    from memtherm.policy.file import load_policy
+    from memtherm.policy.reference import json_schema
+    from memtherm.policy.warnings import warnings
+    from memtherm.session.host_check import host_warnings
+
+    if schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    if policy_path is None:
+        raise InvalidInput("no POLICY was given", hint="name a file, or ask for the --schema; memtherm check --help")
     policy = load_policy(policy_path)
     for sentence in explain_policy(policy):
         print(sentence)
-    ways = {way.action: way for way in rank_actions(probe_host())}
-    here = [
-        f"on this host: {scheme.action}: {ways[scheme.action].reason} ({ways[scheme.action].remedy})"
-        for scheme in policy.schemes
-        if not ways[scheme.action].usable
-    ]
-    for warning in [*warnings(policy), *here]:
+    for warning in [*warnings(policy), *host_warnings(policy)]:
         print(f"warning: {warning}")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from memtherm.cli.screen import scheme_line, snapshot_lines
+from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.report import Report
-from memtherm.core.scheme import AccessPattern, Action, Bounds, Scheme
+from memtherm.core.scheme import Action, Scheme
 from memtherm.errors import HostCannot
 from memtherm.linux.process import open_process
 from memtherm.session.open import monitor

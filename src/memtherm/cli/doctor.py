@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command("doctor", short_help="What this host offers, what not, and what would help.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
-    """Show each way to see accesses and each action: usable or not, why, and what to do.
+    """Show each way to see accesses, each action and what goals can measure: usable or not, why, and what to do.
 
     Each usable way is tried on a child process whose accesses are known.  Changes nothing else.
     """
@@ -23,6 +23,7 @@ def command(*, as_json: bool) -> None:
     from memtherm.act.choose import rank_actions
     from memtherm.linux.facts import probe_host
     from memtherm.probe.choose import rank_probes
+    from memtherm.session.metrics import rank_metrics
     from memtherm.session.open import canary_failure
 
     facts = probe_host()
@@ -32,9 +33,10 @@ def command(*, as_json: bool) -> None:
         canary = "not tried" if not way.usable else failure or "passed"
         probes.append(asdict(way) | {"canary": canary, "usable": way.usable and not failure})
     actions = [asdict(way) | {"action": str(way.action)} for way in rank_actions(facts)]
+    metrics = [asdict(way) for way in rank_metrics(facts)]
     host = _host(facts)
     if as_json:
-        print(json.dumps({"host": host, "probes": probes, "actions": actions}))
+        print(json.dumps({"host": host, "probes": probes, "actions": actions, "metrics": metrics}))
         return
     print("Host")
     for name, value in host.items():
@@ -46,6 +48,9 @@ def command(*, as_json: bool) -> None:
     print("Actions on other processes")
     for action in actions:
         _print_way(action["action"], action)
+    print("What goals of schemes can measure")
+    for metric in metrics:
+        _print_way(metric["name"], metric, width=27)
 
 
 def _host(facts: "HostFacts") -> dict[str, str]:
@@ -74,7 +79,7 @@ def _damon_words(is_present: bool, kdamonds: int | None) -> str:
     return f"present, occupied by another owner ({kdamonds} kdamonds)" if kdamonds else "present, free"
 
 
-def _print_way(name: str, way: dict[str, Any]) -> None:
-    print(f"  {'✓' if way['usable'] else '✗'} {name:<16} {way['reason']}")
+def _print_way(name: str, way: dict[str, Any], *, width: int = 16) -> None:
+    print(f"  {'✓' if way['usable'] else '✗'} {name:<{width}} {way['reason']}")
     if way["remedy"]:
-        print(f"  {'':<18} to change that: {way['remedy']}")
+        print(f"  {'':<{width + 2}} to change that: {way['remedy']}")

@@ -21,6 +21,9 @@ def command(
     program: tuple[str, ...],
     pids: tuple[int, ...],
     names: tuple[str, ...],
+    users: tuple[str, ...],
+    cgroups: tuple[str, ...],
+    children: bool,
     probe: str,
     as_json: bool,
     limit: int | None,
@@ -32,6 +35,7 @@ def command(
     \b
     memtherm monitor --pid 4242
     memtherm monitor --name redis-server --json -n 10
+    memtherm monitor --name 'worker-*' --user www-data --children
     memtherm monitor -- ./program its arguments
 
     A program given after `--` is ended with the monitor.  Its output goes to standard error; where it ends
@@ -39,17 +43,20 @@ def command(
     """
     from memtherm.cli.child import exit_status, started
     from memtherm.cli.screen import Screen, print_events
-    from memtherm.cli.watch import attributes_from, check_targets, chosen_pids
+    from memtherm.cli.watch import TargetWords, attributes_from, selector_of_program, selectors_from
     from memtherm.core.attributes import TUNED
+    from memtherm.policy.values import Policy
     from memtherm.session.open import choose_way, monitor
     from memtherm.views.plain import plain_snapshot
 
     attributes = attributes_from(intervals, TUNED)
-    check_targets(pids, names, program)
-    choose_way(probe, attributes=attributes)  # a program is started only when it can be watched at once
+    words = TargetWords(pids=pids, names=names, users=users, cgroups=cgroups, children=children, program=program)
+    targets = selectors_from(words)
+    choose_way(probe, attributes=attributes, policy=Policy())  # a program is started only when it can be watched
     with started(program) as child:
-        watched = chosen_pids(pids, child)
-        with monitor(pid=watched, name=names, attributes=attributes, probe=probe) as session:
+        if child is not None:
+            targets = (selector_of_program(child.pid, words),)
+        with monitor(targets=targets, attributes=attributes, probe=probe) as session:
             screen = Screen(every_s=every_s)
             for reason in session.reasons:
                 print(f"memtherm: {reason}", file=sys.stderr)

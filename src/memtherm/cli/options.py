@@ -45,10 +45,23 @@ class WithProgram(click.Command):
 
 
 def target_options(command: _Command) -> _Command:
-    """`--pid` and `--name`: what to watch."""
+    """`--pid`, `--name`, `--user`, `--cgroup` and `--children`: what to watch; see `cli.watch.selectors_from`."""
     for decorate in (
+        click.option("--children", is_flag=True, help="What these processes start, and have started, too."),
         click.option(
-            "--name", "names", metavar="NAME", multiple=True, help="Processes with exactly this name; may be repeated."
+            "--cgroup",
+            "cgroups",
+            metavar="PATH",
+            multiple=True,
+            help="Processes in this control group and below it, such as /system.slice/db.service; may be repeated.",
+        ),
+        click.option("--user", "users", metavar="USER", multiple=True, help="Processes of this user; may be repeated."),
+        click.option(
+            "--name",
+            "names",
+            metavar="NAME",
+            multiple=True,
+            help="Processes with exactly this name, or of a pattern such as 'worker-*'; may be repeated.",
         ),
         click.option("--pid", "pids", metavar="PID", multiple=True, type=int, help="A process; may be repeated."),
     ):

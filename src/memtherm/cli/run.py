@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memtherm.cli.options import Time, WithProgram, interval_options, probe_option, target_options
+from memtherm.cli.reload import Reloading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from memtherm.core.report import Report
-    from memtherm.policy.values import Policy
+    from memtherm.policy.values import Policy, TargetSelector
     from memtherm.session.session import Session
 
 
@@ -34,45 +35,44 @@ if TYPE_CHECKING:
 @interval_options
 @probe_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each window.")
+@click.option("--tried-regions", is_flag=True, help="With --json: the regions that each scheme was tried on, too.")
 @click.option("--every", "every_s", type=Time(), default="1s", show_default=True, help="Time between screens of text.")
-def command(
-    *,
-    policy_path: str | None,
-    lines: tuple[str, ...],
-    program: tuple[str, ...],
-    pids: tuple[int, ...],
-    names: tuple[str, ...],
-    apply: bool,
-    **options: Any,
-) -> None:
+def command(*, policy_path: str | None, lines: tuple[str, ...], apply: bool, **options: Any) -> None:
     """Let the schemes of a POLICY file, or those of --scheme, act on a program.
 
     \b
     memtherm run policy.toml                             # dry run on the policy's targets
     memtherm run policy.toml --pid 4242 --apply
+    memtherm run policy.toml --cgroup /system.slice/db.service --children --apply
     memtherm run --scheme '4K max 0% 0% 2min max pageout' --name server --apply
     memtherm run policy.toml --apply -- ./server --port 80
 
     In a scheme line `min`, `max` and a bare `0` mean no bound; `0%` means never accessed.
     A program given after `--` is ended with the run.  Its output goes to standard error; where it ends by
-    itself, its exit status becomes ours.
+    itself, its exit status becomes ours.  After SIGHUP the schemes of the POLICY file are read again.
     """
     from memtherm.cli.child import exit_status, started
-    from memtherm.cli.watch import attributes_from, check_targets, chosen_pids
+    from memtherm.cli.watch import TargetWords, attributes_from, selector_of_program, selectors_from
     from memtherm.session.open import choose_way, monitor
 
-    show = _Show(**{name: options.pop(name) for name in ("as_json", "every_s", "duration_s", "limit")})
+    words = TargetWords.take(options)
+    show = _Show(**{name: options.pop(name) for name in ("as_json", "tried_regions", "every_s", "duration_s", "limit")})
     probe = options.pop("probe")
     policy = _policy(policy_path, lines)
     _warn(policy, apply=apply)
     attributes = attributes_from(options, policy.attributes)
-    check_targets(pids, names, program)
+    targets = selectors_from(words)
     # A program is started only when it can be watched at once.
-    choose_way(probe, attributes=attributes, schemes=policy.schemes, apply=apply)
-    with started(program) as child:
-        pid = chosen_pids(pids, child)
-        with monitor(pid=pid, name=names, policy=policy, apply=apply, attributes=attributes, probe=probe) as session:
-            show.all(session)
+    choose_way(probe, attributes=attributes, policy=policy, apply=apply)
+    with started(words.program) as child:
+        if child is not None:
+            targets = (selector_of_program(child.pid, words),)
+        _warn_of_labels(policy, targets)
+        with (
+            monitor(targets=targets, policy=policy, apply=apply, attributes=attributes, probe=probe) as session,
+            Reloading(policy_path, policy, session) as reloading,
+        ):
+            show.all(session, between=reloading.look)
         if child is not None:
             sys.exit(exit_status(child, has_ended=session.all_gone))
 
@@ -93,24 +93,41 @@ def _policy(path: str | None, lines: tuple[str, ...]) -> "Policy":
 
 
 def _warn(policy: "Policy", *, apply: bool) -> None:
-    from memtherm.policy.explain import warnings
+    from memtherm.policy.warnings import warnings
+    from memtherm.session.host_check import host_warnings
 
-    for warning in warnings(policy):
+    for warning in [*warnings(policy), *host_warnings(policy)]:
         print(f"memtherm: warning: {warning}", file=sys.stderr)
     if not apply:
         print("memtherm: dry run: nothing is changed without --apply", file=sys.stderr)
 
 
+def _warn_of_labels(policy: "Policy", targets: "tuple[TargetSelector, ...]") -> None:
+    """Targets of the command line take the place of the policy's, which some schemes may be meant for."""
+    labels = {target.label for target in targets}
+    for scheme in policy.schemes if targets else ():
+        if scheme.targets and not labels & set(scheme.targets):
+            print(
+                f'memtherm: warning: scheme "{scheme.name}" is for {", ".join(scheme.targets)}, '
+                "and no target of the command line is called so: it does nothing",
+                file=sys.stderr,
+            )
+
+
 class _Show:
     """Prints a session's reports until it ends or its time is up."""
 
-    def __init__(self, *, as_json: bool, every_s: float, duration_s: float | None, limit: int | None) -> None:
+    def __init__(
+        self, *, as_json: bool, tried_regions: bool, every_s: float, duration_s: float | None, limit: int | None
+    ) -> None:
         self._as_json = as_json
+        self._tried_regions = tried_regions
         self._every_s = every_s
         self._duration_s = duration_s
         self._limit = limit
 
-    def all(self, session: "Session") -> None:
+    def all(self, session: "Session", *, between: "Callable[[], None]") -> None:
+        """Everything; `between` is called after each report."""
         from memtherm.cli.screen import Screen, print_events, scheme_line
         from memtherm.views.plain import plain_report
 
@@ -122,12 +139,14 @@ class _Show:
             for report in self._until_end(session):
                 print_events(report.events)
                 if self._as_json:
-                    print(json.dumps(plain_report(report)), flush=True)
+                    print(json.dumps(plain_report(report, tried_regions=self._tried_regions)), flush=True)
                 else:
                     screen.show(report)
-            print_events(session.last_events)
+                between()
         finally:
-            # Also after Ctrl-C, which is how most runs end.
+            # Also after Ctrl-C, which is how most runs end.  What is undone at the end is told, too.
+            session.close()
+            print_events(session.last_events)
             if report is not None and not self._as_json:
                 print("in all:")
                 for scheme in report.schemes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from memtherm.core.plan import Refusal
 from memtherm.core.report import Report, SchemeReport
-from memtherm.core.snapshot import Conditions, Snapshot
+from memtherm.core.snapshot import Conditions, Regions, Snapshot
 
 
 def plain_conditions(conditions: Conditions) -> dict[str, Any]:
@@ -14,7 +14,57 @@ def plain_conditions(conditions: Conditions) -> dict[str, Any]:
 
 def plain_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     """Regions as a list of objects: addresses and sizes in bytes, rates 0..1, ages in seconds."""
-    regions = snapshot.regions
+    return {
+        "time_s": snapshot.time_s,
+        "targets": [asdict(target) for target in snapshot.targets],
+        "working_set_bytes": snapshot.working_set_bytes(),
+        "conditions": plain_conditions(snapshot.conditions),
+        "regions": _plain_regions(snapshot.regions),
+    }
+
+
+def plain_report(report: Report, *, tried_regions: bool = False) -> dict[str, Any]:
+    """A report without its regions: what each scheme did, and under which conditions.
+
+    Args:
+        tried_regions: with the regions that each scheme was tried on.
+    """
+    snapshot = report.snapshot
+    return {
+        "time_s": snapshot.time_s,
+        "targets": [asdict(target) for target in snapshot.targets],
+        "nr_regions": len(snapshot.regions),
+        "working_set_bytes": snapshot.working_set_bytes(),
+        "schemes": [_plain_scheme(scheme, tried_regions=tried_regions) for scheme in report.schemes],
+        "events": list(report.events),
+        "conditions": plain_conditions(snapshot.conditions),
+    }
+
+
+def plain_refusals(refused: tuple[Refusal, ...]) -> list[dict[str, Any]]:
+    return [asdict(refusal) for refusal in refused]
+
+
+def _plain_scheme(scheme: SchemeReport, *, tried_regions: bool) -> dict[str, Any]:
+    tried = {"tried_regions": [] if scheme.tried is None else _plain_regions(scheme.tried)} if tried_regions else {}
+    return {
+        "name": scheme.name,
+        "action": str(scheme.action),
+        "is_active": scheme.is_active,
+        "state": scheme.state,
+        "matched_bytes": scheme.matched_bytes,
+        "tried_bytes": scheme.tried_bytes,
+        "applied_bytes": scheme.applied_bytes,
+        "refused": plain_refusals(scheme.refused),
+        "filtered_bytes": scheme.filtered_bytes,
+        "quota": None if scheme.quota is None else asdict(scheme.quota),
+        "free_memory": scheme.free_memory,
+        "total": asdict(scheme.total),
+        **tried,
+    }
+
+
+def _plain_regions(regions: Regions) -> list[dict[str, Any]]:
     columns = zip(
         regions.target.tolist(),
         regions.start.tolist(),
@@ -25,52 +75,16 @@ def plain_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         regions.rate_error.round(6).tolist(),
         strict=True,
     )
-    return {
-        "time_s": snapshot.time_s,
-        "targets": [asdict(target) for target in snapshot.targets],
-        "working_set_bytes": snapshot.working_set_bytes(),
-        "conditions": plain_conditions(snapshot.conditions),
-        "regions": [
-            {
-                "target": target,
-                "start": start,
-                "end": end,
-                "size_bytes": end - start,
-                "nr_accesses": nr_accesses,
-                "access_rate": rate,
-                "age_s": age_s,
-                "rate_error": rate_error,
-            }
-            for target, start, end, nr_accesses, rate, age_s, rate_error in columns
-        ],
-    }
-
-
-def plain_report(report: Report) -> dict[str, Any]:
-    """A report without its regions: what each scheme did, and under which conditions."""
-    snapshot = report.snapshot
-    return {
-        "time_s": snapshot.time_s,
-        "targets": [asdict(target) for target in snapshot.targets],
-        "nr_regions": len(snapshot.regions),
-        "working_set_bytes": snapshot.working_set_bytes(),
-        "schemes": [_plain_scheme(scheme) for scheme in report.schemes],
-        "events": list(report.events),
-        "conditions": plain_conditions(snapshot.conditions),
-    }
-
-
-def plain_refusals(refused: tuple[Refusal, ...]) -> list[dict[str, Any]]:
-    return [asdict(refusal) for refusal in refused]
-
-
-def _plain_scheme(scheme: SchemeReport) -> dict[str, Any]:
-    return {
-        "name": scheme.name,
-        "action": str(scheme.action),
-        "matched_bytes": scheme.matched_bytes,
-        "tried_bytes": scheme.tried_bytes,
-        "applied_bytes": scheme.applied_bytes,
-        "refused": plain_refusals(scheme.refused),
-        "total": asdict(scheme.total),
-    }
+    return [
+        {
+            "target": target,
+            "start": start,
+            "end": end,
+            "size_bytes": end - start,
+            "nr_accesses": nr_accesses,
+            "access_rate": rate,
+            "age_s": age_s,
+            "rate_error": rate_error,
+        }
+        for target, start, end, nr_accesses, rate, age_s, rate_error in columns
+    ]
