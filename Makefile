@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bpf bench clean
+.PHONY: help run test lint format bpf bench bench-schemes clean
 
 PYTHON := .venv/bin/python
 # Arguments for what is run: make test ARGS="tests/core -x", make run ARGS=--json
@@ -7,7 +7,7 @@ ARGS :=
 
 help: ## Show this list
 	@echo "make TARGET [ARGS=...]; each makes .venv first, where it has to:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 run: ## See memory and page some out: memtherm demo, on a child of its own
 	@scripts/setup.sh run
@@ -34,6 +34,10 @@ bpf: ## Build the BPF object again
 bench: ## All benchmarks, about 16 minutes, and docs/benchmarks.md; ARGS=--quick takes 2 and writes no docs
 	@scripts/setup.sh test
 	@scripts/bench.sh $(ARGS)
+
+bench-schemes: ## Real programs with and without memtherm, and docs/schemes.md; root; about 90 minutes
+	@scripts/setup.sh test
+	@scripts/bench-schemes.sh $(ARGS)
 
 clean: ## Remove .venv and all that was made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
