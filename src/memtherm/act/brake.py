@@ -122,10 +122,11 @@ class RefaultWatch:
         return inodes
 
     def note(self, start: Addresses, end: Addresses, inode: Addresses, now_s: float) -> None:
-        """Ranges, ascending and disjoint, that have just left.  What is watched already keeps its time."""
+        """Ranges, ascending and disjoint, that have just left; what is watched already has been back meanwhile."""
+        self._count_back(_inside(self._left, start, end), now_s)
+        self._left = _outside(self._left, start, end)
         left = np.zeros(len(start), _LEFT)
         left["start"], left["end"], left["inode"], left["left_s"], left["weight"] = start, end, inode, now_s, 1
-        left = _outside(left, *self.ranges)
         both = np.concatenate((self._left, left))
         self._left = _joined(both[np.argsort(both["start"])])
         while len(self._left) > self._max_ranges:
@@ -142,16 +143,18 @@ class RefaultWatch:
 
     def saw(self, start: Addresses, end: Addresses, now_s: float) -> None:
         """A look at all that is watched has found these ranges, ascending and disjoint, in memory again."""
-        back = _inside(self._left, start, end)
+        self._count_back(_inside(self._left, start, end), now_s)
+        left = _outside(self._left, start, end)
+        self._left = left[left["left_s"] > now_s - _MINUTE_S]
+        self._looked_s = now_s
+
+    def _count_back(self, back: _Left, now_s: float) -> None:
         since_s = np.maximum(back["left_s"], self._looked_s)
         # When it came back since the last look is not known.  With looks far apart, a part of it came too late to
         # count.
         share = np.clip((back["left_s"] + _MINUTE_S - since_s) / np.maximum(now_s - since_s, 1e-9), 0, 1)
         back_bytes = float((sizes(back["start"], back["end"]) * back["weight"] * share).sum())
         self._back = [one for one in self._back if one[0] > now_s - _MINUTE_S] + [(now_s, back_bytes)]
-        left = _outside(self._left, start, end)
-        self._left = left[left["left_s"] > now_s - _MINUTE_S]
-        self._looked_s = now_s
 
     def back_bytes(self, now_s: float) -> int:
         """What was found back in the last minute, within a minute of its leaving."""

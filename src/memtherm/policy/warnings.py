@@ -110,9 +110,10 @@ def _guarded(scheme: Scheme, guard: GuardSettings) -> Iterator[str]:
 
 
 def _interval_warnings(scheme: Scheme, attributes: MonitoringAttributes) -> Iterator[str]:
-    interval_s, window_s = scheme.apply_interval_s, attributes.aggregation_interval_s
-    if interval_s is not None and attributes.interval_goal is None and interval_s < window_s:
-        yield f"an apply interval below the window of {time_words(window_s)} is the window"
+    interval_s = scheme.apply_interval_s
+    if interval_s is not None and attributes.interval_goal is None and interval_s < attributes.sampling_interval_s:
+        look = time_words(attributes.sampling_interval_s)
+        yield f"an apply interval below the time between two looks, {look}, is that time"
 
 
 def _fights(schemes: tuple[Scheme, ...]) -> Iterator[str]:
