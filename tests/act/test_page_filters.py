@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from act.scene import (
     HUGE,
@@ -64,6 +65,9 @@ class ScriptedCensus:
         ] = 1
         words = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
         return PageBits(units * np.uint64(HUGE), np.zeros(len(units), np.bool_), words, words)
+
+    def swapped(self) -> NDArray[np.uint64]:
+        return np.zeros(0, np.uint64)
 
     def clear(self, bits: PageBits) -> PageBits:
         return bits

@@ -137,6 +137,10 @@ class Census:
         self._has_looked = True
         return bits
 
+    def add_idle(self, address: Addresses) -> None:
+        """Units (ascending) that are watched though no page of them is present: what is in swap is cold, and there."""
+        self._add_units(address)
+
     def pending(self, bits: PageBits) -> PageBits:
         """What of a look is to be cleared: set bits, without those that are known not to clear."""
         accessed = bits.accessed & ~self._units.stuck[self._units.rows(bits.address)]
@@ -184,7 +188,7 @@ class Census:
     def runs(self, *, limit: int, looks_of_window: int | None = None) -> Runs:
         """At most `limit` runs of neighbouring pages with like rate and age, cut to the mappings.
 
-        Memory that was never present is in none.
+        Memory that was never present is in none, unless it was added.
 
         Args:
             looks_of_window: how many looks a whole window has.  Then rates are moving means: what this window has

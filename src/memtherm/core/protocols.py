@@ -80,6 +80,9 @@ class CensusProbe(Protocol):
     def look(self) -> PageBits:
         """The accessed bits of every present page."""
 
+    def swapped(self) -> Addresses:
+        """The units of 2 MiB in which some memory is in swap: ascending, multiples of 2 MiB."""
+
     def clear(self, bits: PageBits) -> PageBits:
         """Clear these accessed bits.  Returns those that could not be cleared."""
 

@@ -169,6 +169,10 @@ class SimulatedCensusProbe:
         bits = self._bits
         return PageBits(bits.address.copy(), bits.is_huge.copy(), bits.present.copy(), bits.accessed.copy())
 
+    def swapped(self) -> Addresses:
+        """Nothing: imaginary memory is never swapped."""
+        return np.zeros(0, np.uint64)
+
     def clear(self, bits: PageBits) -> PageBits:
         self._check()
         self._pass_time()

@@ -158,6 +158,11 @@ class CensusWindows(Windows[CensusProbe]):
             return 0.0
         began_cpu_s = self._clock.cpu_s()
         reading_s = self._each(lambda target, probe: self._look_at(target, probe) if target in self._unseen else 0.0)
+        for target, swapped in self._each(
+            lambda target, probe: probe.swapped() if target in self._unseen else None
+        ).items():
+            if swapped is not None:
+                self._census[target].add_idle(swapped)
         for target in self._unseen:
             self._census[target].forget_looks()
         self._unseen.clear()
