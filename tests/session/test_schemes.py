@@ -9,7 +9,9 @@ import pytest
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.goals import Goal, GoalMetric, Tuner
 from memtherm.core.pattern import AccessPattern, Bounds
+from memtherm.core.plan import Outcome, Refusal
 from memtherm.core.quota import Quota
+from memtherm.core.ranges import Counts
 from memtherm.core.regions import Range
 from memtherm.core.report import Report, SchemeReport
 from memtherm.core.scheme import Action, Scheme
@@ -230,3 +232,26 @@ def test_a_newcomer_is_watched_and_acted_on() -> None:
     assert [target.pid for target in reports[-1].snapshot.targets] == [7, 99]
     assert any("late" in event for report in reports for event in report.events)
     assert done_by(actor)
+
+
+class BrakedActor(RecordingActor):
+    """Refuses half of what is allowed, as a guard does that slows down."""
+
+    def carry_out(self, allowed_bytes: Counts) -> Outcome:
+        outcome = super().carry_out(allowed_bytes)
+        return replace(outcome, refused=(Refusal("slowed down: 3 % came back", 4096),))
+
+
+def test_a_guard_that_slows_down_stands_in_the_state_until_the_next_apply() -> None:
+    clock, actor = VirtualClock(), BrakedActor()
+    runner = SchemeRunner([replace(COLD, apply_interval_s=0.5)], metrics=StillMetrics(), clock=clock)
+    loop = MonitorLoop(
+        [Watched(TargetInfo(7, "scripted"), ScriptedProbe([(0, 100 * PAGE)]), actor=actor)],
+        attributes=MonitoringAttributes(),
+        schemes=runner,
+        clock=clock,
+        rng=np.random.default_rng(2),
+    )
+    states = [report.state for report in of(take(loop, 8))]
+    assert states[-1] == "slowed down: 3 % came back"
+    assert states.count("slowed down: 3 % came back") >= 3

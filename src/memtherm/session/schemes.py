@@ -25,6 +25,8 @@ from memtherm.units import PAGE_SIZE
 # comes of it, as in a dry run.  The action's own time is for the quota and the rate limit to bound.
 _PAUSE_AFTER_EFFECT = 19
 _PAUSE_AFTER_NONE = 99
+# How the reasons of guards begin that hold for a while, and not for some memory only.
+_BRAKES = ("stopped: ", "slowed down: ")
 
 
 class Measured(Protocol):
@@ -135,7 +137,7 @@ class SchemeRunner:
         state.finish(now_s)
         pause = _PAUSE_AFTER_EFFECT if applied_bytes else _PAUSE_AFTER_NONE
         one.not_before_s = now_s + pause * max(0.0, self._clock.cpu_s() - began_cpu_s - action_s)
-        return _quota_words(state.quota)
+        return one.brake or _quota_words(state.quota)
 
     def _why_not_now(self, one: "_Running", now_s: float) -> str:
         state = one.state
@@ -152,7 +154,7 @@ class SchemeRunner:
         except (HostCannot, TargetGone) as problem:
             return f"stopped: {problem}"
         if now_s < one.not_before_s:
-            return "waits, so that looking takes no more than its share of the time"
+            return one.brake or "waits, so that looking takes no more than its share of the time"
         return _quota_words(state.quota)
 
     def _goal_values(self, scheme: Scheme) -> list[float]:
@@ -179,6 +181,7 @@ class SchemeRunner:
             except TargetGone as problem:
                 self.gone[plan.target] = str(problem)
         applied_bytes, action_s = 0, 0.0
+        one.brake = ""
         shares = one.state.share(regions, [plan for plan, _ in possible], [counts for _, counts in possible])
         for (plan, _), allowed in zip(possible, shares, strict=True):
             try:
@@ -201,12 +204,15 @@ class _Running:
         self.state = SchemeState(scheme)
         self.not_before_s = float("-inf")
         self.why = ""
+        self.brake = ""
         self.matched_bytes = 0
         self._outcomes: list[Outcome] = []
         self._tried: list[Regions] = []
 
     def note(self, regions: Regions, planned: PlannedAction, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
+        reasons = [refusal.reason for refusal in outcome.refused]
+        self.brake = next((reason for reason in reasons if reason.startswith(_BRAKES)), self.brake)
         tried = outcome.reached > planned.start
         part = regions.take(planned.rows[tried])
         self._tried.append(replace(part, start=planned.start[tried], end=outcome.reached[tried]))
