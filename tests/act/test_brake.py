@@ -105,14 +105,42 @@ def test_with_looks_far_apart_a_part_of_what_is_back_came_within_the_minute() ->
     assert watch.back_bytes(240) == 25 * PAGE
 
 
-def test_what_is_watched_already_keeps_its_time_and_neighbours_become_one() -> None:
+def test_what_leaves_again_was_back_and_its_time_begins_anew_and_neighbours_become_one() -> None:
     watch = RefaultWatch()
     watch.note(*ranges((0, 4 * PAGE), (4 * PAGE, 6 * PAGE)), np.zeros(2, np.uint64), 0)
     assert [column.tolist() for column in watch.ranges] == [[0], [6 * PAGE]]
     watch.note(*ranges((2 * PAGE, 8 * PAGE)), np.zeros(1, np.uint64), 50)
+    assert watch.back_bytes(50) == 4 * PAGE
     watch.saw(*ranges(), 59)
     watch.saw(*ranges(), 61)
-    assert [column.tolist() for column in watch.ranges] == [[6 * PAGE], [8 * PAGE]]
+    assert [column.tolist() for column in watch.ranges] == [[2 * PAGE], [8 * PAGE]]
+    watch.saw(*ranges(), 111)
+    assert len(watch.ranges[0]) == 0
+    assert watch.back_bytes(111) == 0
+
+
+def test_what_was_back_and_left_again_between_two_looks_counts_in_full() -> None:
+    guard, inode = RefaultGuard(LIMIT), np.zeros(1, np.uint64)
+    guard.watch.note(*ranges((0, 1024 * PAGE)), inode, 9)
+    guard.watch.saw(*ranges(), 10)
+    assert guard.decide(WORKING_SET, 10) == FREE
+    # It comes back and goes, and no look finds it in memory.
+    guard.watch.note(*ranges((0, 1024 * PAGE)), inode, 10.7)
+    guard.watch.saw(*ranges(), 10.9)
+    assert guard.watch.back_bytes(10.9) == 1024 * PAGE
+    assert guard.decide(WORKING_SET, 10.9).share == 0
+    # A look that finds it counts it once more, and each return stays for a minute.
+    guard.watch.saw(*ranges((0, 1024 * PAGE)), 11.8)
+    assert [guard.watch.back_bytes(at_s) // PAGE for at_s in (11.8, 70.6, 70.8, 71.9)] == [2048, 2048, 1024, 0]
+
+
+def test_between_two_looks_it_leaves_for_the_first_time_and_again() -> None:
+    watch, inode = RefaultWatch(), np.zeros(1, np.uint64)
+    watch.saw(*ranges(), 10)
+    watch.note(*ranges((0, 1024 * PAGE)), inode, 10.1)
+    watch.note(*ranges((0, 1024 * PAGE)), inode, 10.7)
+    watch.saw(*ranges(), 10.9)
+    assert watch.back_bytes(10.9) == 1024 * PAGE
 
 
 def test_its_memory_is_bounded_and_its_sum_stays_true() -> None:
@@ -131,12 +159,20 @@ STEPS = st.lists(st.tuples(st.sampled_from(["note", "saw", "keep", "forget"]), P
 @given(STEPS)
 def test_as_a_dictionary_of_pages_does_it(steps: list[tuple[str, set[int], float]]) -> None:
     watch, left, back, now_s, looked_s = RefaultWatch(), dict[int, float](), list[tuple[float, float]](), 0.0, -1e9
+
+    def count_back(pages: set[int]) -> None:
+        for page in pages & left.keys():
+            since_s = max(left[page], looked_s)
+            share = min(1.0, max(0.0, (left[page] + 60 - since_s) / (now_s - since_s)))
+            back.append((now_s, PAGE * share))
+
     for step, pages, later_s in steps:
         now_s += later_s
         columns = ranges(*((page * PAGE, (page + 1) * PAGE) for page in sorted(pages)))
         if step == "note":
             watch.note(*columns, np.zeros(len(pages), np.uint64), now_s)
-            left = dict.fromkeys(pages, now_s) | left
+            count_back(pages)
+            left |= dict.fromkeys(pages, now_s)
         elif step == "keep":
             watch.keep(*columns)
             left = {page: since_s for page, since_s in left.items() if page in pages}
@@ -145,10 +181,7 @@ def test_as_a_dictionary_of_pages_does_it(steps: list[tuple[str, set[int], float
             left = {page: since_s for page, since_s in left.items() if page not in pages}
         else:
             watch.saw(*columns, now_s)
-            for page in pages & left.keys():
-                since_s = max(left[page], looked_s)
-                share = min(1.0, max(0.0, (left[page] + 60 - since_s) / (now_s - since_s)))
-                back.append((now_s, PAGE * share))
+            count_back(pages)
             left = {page: since for page, since in left.items() if page not in pages and since > now_s - 60}
             looked_s = now_s
         expected = sum(size for seen_s, size in back if seen_s > now_s - 60)

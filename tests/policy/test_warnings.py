@@ -100,10 +100,24 @@ def test_huge_page_advice_needs_the_guard_to_allow_ptrace() -> None:
     assert warnings(Policy(schemes=schemes, guard=GuardSettings(allow_ptrace=True))) == []
 
 
-def test_an_apply_interval_within_a_window_is_warned_of() -> None:
-    text = 'version = 1\n[[scheme]]\naction = "stat"\napply_interval = "1s"\n[monitor]\naggregation_interval = '
-    assert warnings(parse_policy(text + '"1s"')) == []
-    assert "below the window of 2 seconds" in warnings(parse_policy(text + '"2s"'))[0]
+def test_an_apply_interval_between_two_looks_is_warned_of() -> None:
+    text = 'version = 1\n[[scheme]]\naction = "stat"\napply_interval = "1s"\n[monitor]\naggregation_interval = "4s"\n'
+    assert warnings(parse_policy(text + 'sampling_interval = "1s"')) == []
+    (warning,) = warnings(parse_policy(text + 'sampling_interval = "2s"'))
+    assert "below the time between two looks, 2 seconds, is that time" in warning
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_only_for_collapse_an_override_of_what_the_application_asked_for_is_warned_of(action: Action) -> None:
+    def told(*, override: bool) -> list[str]:
+        guard = GuardSettings(allow_ptrace=True, override_application_hints=override)
+        scheme = _scheme(action, access_rate=Bounds(0.5, None))
+        return [one for one in warnings(Policy(schemes=(scheme,), guard=guard)) if "override" in one]
+
+    assert told(override=False) == []
+    found = told(override=True)
+    assert len(found) == (action is Action.COLLAPSE)
+    assert all("the kernel itself refuses to collapse" in one for one in found)
 
 
 HOT = {"access_rate": Bounds(0.05, None)}

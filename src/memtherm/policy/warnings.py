@@ -107,6 +107,12 @@ def _guarded(scheme: Scheme, guard: GuardSettings) -> Iterator[str]:
             f"{scheme.action} on another process needs allow_ptrace = true in [guard]; without it the scheme is "
             "matched, not applied" + ("; collapse needs no ptrace" if scheme.action is Action.HUGEPAGE else "")
         )
+    if scheme.action is Action.COLLAPSE and guard.override_application_hints:
+        # Seen on 6.18 (damon-spec §5.2).  The advice of hugepage takes the flag away, and is not refused.
+        yield (
+            "override_application_hints changes nothing for collapse: the kernel itself refuses to collapse memory "
+            "for which the application asked for no huge pages (VmFlags nh)"
+        )
 
 
 def _interval_warnings(scheme: Scheme, attributes: MonitoringAttributes) -> Iterator[str]:
