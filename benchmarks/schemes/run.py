@@ -30,6 +30,8 @@ Row = dict[str, Any]
 
 def main() -> None:
     chosen = _arguments()
+    # A shell lets its background jobs ignore SIGINT, and so would all that we start; we end the agent by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is put back then, too
     try:
         _Benchmark(chosen).run()
