@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from memtherm.act.apply import TargetActor
+from memtherm.core.census import clear_ranges
 from memtherm.core.guard import GuardSettings
 from memtherm.core.plan import Outcome, PlannedAction
-from memtherm.core.protocols import CensusProbe
+from memtherm.core.protocols import Accessed, CensusProbe
 from memtherm.core.scheme import Action, Scheme
 from memtherm.linux.advise import Advice, advise
 from memtherm.linux.process import Process
@@ -40,20 +41,23 @@ def plan(action: Action, *ranges: Range, **of_scheme: Any) -> PlannedAction:
 
 
 @contextmanager
-def actor_on(
-    process: Process, *, apply: bool = True, guard: GuardSettings | None = None, census: CensusProbe | None = None
-) -> Iterator[TargetActor]:
+def actor_on(process: Process, *, apply: bool = True, guard: GuardSettings | None = None) -> Iterator[TargetActor]:
     """An actor for a process of any size."""
-    actor = TargetActor(process, guard=guard or GUARD, apply=apply, census=census)
+    actor = TargetActor(process, guard=guard or GUARD, apply=apply)
     try:
         yield actor
     finally:
         actor.close()
 
 
-def carry_out(actor: TargetActor, planned: PlannedAction) -> Outcome:
+def seen_by(census: CensusProbe) -> Accessed:
+    """What was accessed by another look of the census."""
+    return lambda: clear_ranges(census.look(), max_gap_pages=0)
+
+
+def carry_out(actor: TargetActor, planned: PlannedAction, accessed: Accessed | None = None) -> Outcome:
     """Without a quota: all that is possible is allowed."""
-    possible = actor.examine(planned)
+    possible = actor.examine(planned, accessed)
     outcome = actor.carry_out(possible)
     assert outcome.tried_bytes >= outcome.applied_bytes + outcome.refused_bytes
     assert outcome.applied_bytes == outcome.applied_range_bytes.sum()

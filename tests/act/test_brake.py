@@ -397,11 +397,11 @@ def test_pressure_stops_what_makes_others_wait(process: Process, monkeypatch: py
     reading = PressureReading(Pressure(some=line, full=None))
     monkeypatch.setattr("memtherm.act.brake.read_pressure", lambda _resource: reading)
     with brake_on(process, max_memory_pressure=0.1) as (brake, _):
-        for action in (Action.PAGEOUT, Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.COLLAPSE):
+        for action in (Action.PAGEOUT, Action.WILLNEED, Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.COLLAPSE):
             assert brake.allowance(action, WORKING_SET) == Allowance(
                 0.0, "stopped: tasks of the system waited for memory for 20 % of the last 10 s; the limit is 10 %"
             )
-        for action in (Action.COLD, Action.WILLNEED, Action.HUGEPAGE):
+        for action in (Action.COLD, Action.HUGEPAGE):
             assert brake.allowance(action, WORKING_SET) == FREE
 
 
@@ -411,7 +411,6 @@ def test_pressure_of_this_host_is_read(process: Process) -> None:
     with brake_on(process, max_refault_rate=0.0, max_memory_pressure=1.0) as (brake, _):
         for action in (Action.PAGEOUT, Action.MIGRATE_COLD, Action.COLLAPSE, Action.COLD):
             assert brake.allowance(action, WORKING_SET) == FREE
-        assert brake.reasons == ()
 
 
 @pytest.mark.system
@@ -428,15 +427,13 @@ def test_pressure_of_the_targets_cgroup_is_read(process: Process) -> None:
                 "the system",
                 f"its cgroup {cgroup.path}/{path}".rstrip("/"),
             ]
-        assert brake.reasons == ()
 
 
-def test_without_psi_it_says_so_once(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_psi_nothing_is_slowed_down(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMTHERM_WITHOUT", "psi")
     with brake_on(process, max_memory_pressure=0.01) as (brake, clock):
         for _ in range(3):
             assert share_after(brake, clock) == FREE
-        assert brake.reasons == ("memory pressure of the system is not watched: hidden by MEMTHERM_WITHOUT=psi",)
 
 
 def test_with_both_switched_off_nothing_is_looked_at(process: Process, child: Child) -> None:

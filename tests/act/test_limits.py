@@ -19,6 +19,7 @@ from act.scene import (
     meminfo_bytes,
     plan,
     reasons,
+    seen_by,
     smaps_bytes,
     status_bytes,
 )
@@ -104,7 +105,9 @@ def test_all_schemes_together_keep_to_the_rate_limit(
         assert reasons(outcome) == {reason: 6 * MIB}
         assert outcome.reached.tolist() == [address + 10 * MIB]
         assert reasons(carry_out(actor, plan(Action.PAGEOUT, second))) == {reason: 16 * MIB}
-        # What costs little is not limited.
+        # Of what is paged out nothing is brought back beyond the limit, either; what costs little is not limited.
+        outcome = carry_out(actor, plan(Action.WILLNEED, first))
+        assert (outcome.applied_bytes, reasons(outcome)) == (0, {reason: 10 * MIB})
         assert carry_out(actor, plan(Action.COLD, second)).refused == ()
         now_s[0] += 1.5
         assert carry_out(actor, plan(Action.PAGEOUT, second)).applied_bytes == 3 * MIB
@@ -149,8 +152,8 @@ def test_what_was_accessed_since_the_last_look_is_spared(
     child.write(address + 5 * MIB, 256)
     child.read(address + 9 * MIB, 100, step=2)
     touched = MIB + 50 * PAGE
-    with swap_on(64 * MIB), actor_on(process, census=census) as actor:
-        outcome = carry_out(actor, plan(action, (address, address + 16 * MIB), pattern=NEVER_ACCESSED))
+    with swap_on(64 * MIB), actor_on(process) as actor:
+        outcome = carry_out(actor, plan(action, (address, address + 16 * MIB), pattern=NEVER_ACCESSED), seen_by(census))
         assert reasons(outcome) == {YOUNG: touched}
         assert outcome.applied_bytes == about(16 * MIB - touched)
         assert smaps_bytes(child.pid, "Referenced", address, address + 16 * MIB) == touched
@@ -162,10 +165,12 @@ def test_what_was_accessed_since_the_last_look_is_spared(
 def test_who_plans_accessed_memory_gets_it(child: Child, process: Process, census: BpfCensusProbe) -> None:
     address = map_small_pages(child, 4 * MIB)
     child.write(address, 1024)
-    with actor_on(process, census=census) as actor:
+    with actor_on(process) as actor:
         for pattern in (AccessPattern(), AccessPattern(access_rate=Bounds(0, 0.5))):
             child.write(address, 1024)
-            outcome = carry_out(actor, plan(Action.COLD, (address, address + 4 * MIB), pattern=pattern))
+            outcome = carry_out(
+                actor, plan(Action.COLD, (address, address + 4 * MIB), pattern=pattern), seen_by(census)
+            )
             assert (outcome.applied_bytes, outcome.refused) == (about(4 * MIB), ())
 
 

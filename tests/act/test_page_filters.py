@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from act.scene import (
     HUGE,
@@ -24,13 +23,14 @@ from act.scene import (
     plan,
     present_bytes,
     reasons,
+    seen_by,
     smaps_bytes,
 )
 from memtherm.act.page_filters import name_matches
-from memtherm.core.census import PageBits
 from memtherm.core.filters import Filter, FilterKind
 from memtherm.core.pattern import Bounds
 from memtherm.core.plan import Outcome
+from memtherm.core.protocols import Accessed
 from memtherm.core.regions import Range
 from memtherm.core.scheme import Action
 from memtherm.linux.process import Process, open_process
@@ -45,47 +45,19 @@ ACTIVE, ANONYMOUS = 1 << 6, 1 << 12
 pytestmark = pytest.mark.system
 
 
-class ScriptedCensus:
-    """A CensusProbe that tells what a test wants: these pages were accessed."""
-
-    name, clearing, generation, min_sampling_interval_s = "scripted", "cold", 0, 0.0
-
-    def __init__(self, *ranges: Range) -> None:
-        self.accessed = ranges
-
-    def ranges(self) -> list[Range]:
-        return list(self.accessed)
-
-    def look(self) -> PageBits:
-        pages = np.array(sorted({page for one in self.accessed for page in range(*one, PAGE)}), np.uint64)
-        units = np.unique(pages // np.uint64(HUGE))
-        bits = np.zeros((len(units), 512), np.uint8)
-        bits[
-            np.searchsorted(units, pages // np.uint64(HUGE)), (pages // np.uint64(PAGE) % np.uint64(512)).astype(int)
-        ] = 1
-        words = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
-        return PageBits(units * np.uint64(HUGE), np.zeros(len(units), np.bool_), words, words)
-
-    def swapped(self) -> NDArray[np.uint64]:
-        return np.zeros(0, np.uint64)
-
-    def clear(self, bits: PageBits) -> PageBits:
-        return bits
-
-    def clear_everything(self, *, longest_stall_s: float) -> bool:
-        return longest_stall_s < 0
-
-    def close(self) -> None: ...
+def scripted(*ranges: Range) -> Accessed:
+    """These ranges, ascending and apart, were accessed."""
+    return lambda: (np.array([one[0] for one in ranges], np.uint64), np.array([one[1] for one in ranges], np.uint64))
 
 
 def one(kind: FilterKind, *, allow: bool, matching: bool = True, **of_filter: object) -> Filter:
     return Filter(kind=kind, allow=allow, matching=matching, **of_filter)  # type: ignore[arg-type]
 
 
-def count(process: Process, span: Range, *filters: Filter, census: ScriptedCensus | None = None) -> Outcome:
+def count(process: Process, span: Range, *filters: Filter, accessed: Accessed | None = None) -> Outcome:
     """What STAT counts of memory with these filters; nothing is lost."""
-    with actor_on(process, census=census) as actor:
-        outcome = carry_out(actor, plan(Action.STAT, span, filters=filters))
+    with actor_on(process) as actor:
+        outcome = carry_out(actor, plan(Action.STAT, span, filters=filters), accessed)
     assert outcome.tried_bytes + outcome.filtered_bytes == span[1] - span[0]
     return outcome
 
@@ -180,9 +152,10 @@ def test_young(child: Child, process: Process) -> None:
         child.read(address + 3 * MIB, 512, step=2)
         young = smaps_bytes(child.pid, "Referenced", *span)
         assert young == MIB
-        with actor_on(process, census=census) as actor:
+        with actor_on(process) as actor:
             for allow, expected in ((True, young), (False, 16 * MIB - young)):
-                outcome = carry_out(actor, plan(Action.STAT, span, filters=(one(FilterKind.YOUNG, allow=allow),)))
+                planned = plan(Action.STAT, span, filters=(one(FilterKind.YOUNG, allow=allow),))
+                outcome = carry_out(actor, planned, seen_by(census))
                 assert (outcome.tried_bytes, outcome.filtered_bytes) == (expected, 16 * MIB - expected)
     finally:
         census.close()
@@ -320,13 +293,13 @@ def test_order_and_default(
     child.map(8 * MIB, flags=mmap.MAP_SHARED | MAP_FIXED, path=str(file), at=address + 8 * MIB)
     young = [(address + at * MIB, address + (at + 4) * MIB) for at in (0, 8)]
     span = (address, address + 16 * MIB)
-    census = ScriptedCensus(*young)
+    accessed = scripted(*young)
     chosen = [one(kind, allow=allow) for kind, allow in filters]
-    assert count(process, span, *chosen, census=census).tried_bytes == len(kept) * 4 * MIB
+    assert count(process, span, *chosen, accessed=accessed).tried_bytes == len(kept) * 4 * MIB
     parts = dict(zip("AaFf", range(0, 16, 4), strict=True))
     for letter, at in parts.items():
         part = (address + at * MIB, address + (at + 4) * MIB)
-        assert bool(count(process, part, *chosen, census=census).tried_bytes) == (letter in kept)
+        assert bool(count(process, part, *chosen, accessed=accessed).tried_bytes) == (letter in kept)
 
 
 def test_what_a_core_filter_allows_outright_faces_no_other(child: Child, process: Process) -> None:
@@ -348,9 +321,9 @@ def test_a_border_of_a_filter_splits_no_huge_page(child: Child, process: Process
     address = child.map_aligned(8 * MIB)
     fill_huge_pages(process, child, address, address + 8 * MIB)
     span = (address, address + 8 * MIB)
-    census = ScriptedCensus((address + 3 * MIB, address + 3 * MIB + PAGE))
-    with swap_on(64 * MIB), actor_on(process, census=census) as actor:
-        outcome = carry_out(actor, plan(action, span, filters=(one(FilterKind.YOUNG, allow=False),)))
+    accessed = scripted((address + 3 * MIB, address + 3 * MIB + PAGE))
+    with swap_on(64 * MIB), actor_on(process) as actor:
+        outcome = carry_out(actor, plan(action, span, filters=(one(FilterKind.YOUNG, allow=False),)), accessed)
         assert outcome.applied_bytes == 6 * MIB
         assert outcome.filtered_bytes == PAGE
         assert reasons(outcome) == {"less than a whole huge page": HUGE - PAGE}

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +11,9 @@ from memtherm.act.brake import Brake
 from memtherm.act.effect import Effect, Subject
 from memtherm.act.examined import Examined
 from memtherm.act.guard import mapping_refusals, scheme_refusal, target_refusal
-from memtherm.act.huge_advice import AdviceLog, advise_huge_pages
+from memtherm.act.huge_advice import AdviceLog, advise_huge_pages, huge_advice_refusal, within_map_count
 from memtherm.act.migrate import migrate
-from memtherm.act.page_filters import PageFilters, huge_page_runs, young_runs
+from memtherm.act.page_filters import PageFilters, huge_page_runs
 from memtherm.act.pieces import (
     Pieces,
     cut_at_mappings,
@@ -24,10 +25,11 @@ from memtherm.act.pieces import (
 from memtherm.act.possible import Possible
 from memtherm.act.rate_limit import RateLimit
 from memtherm.act.swap_room import is_swap_full, needing_swap, within_swap
+from memtherm.act.tally import STOPPED
 from memtherm.act.verify import EFFECTS
 from memtherm.core.guard import GuardSettings
 from memtherm.core.plan import Outcome, PlannedAction
-from memtherm.core.protocols import CensusProbe
+from memtherm.core.protocols import Accessed
 from memtherm.core.ranges import Addresses, Counts, Flags, intersect, join_adjacent, sizes
 from memtherm.core.scheme import Action, Scheme
 from memtherm.errors import InvalidInput, NotPermitted
@@ -50,7 +52,7 @@ _MIGRATE = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
 _SPLITTING = (Action.PAGEOUT, Action.COLD, *_MIGRATE)
 _WHOLE_BLOCKS = (Action.COLLAPSE, *_HUGE_ADVICE)
 # The dear ones, which the rate limit and the brake are for.
-_LIMITED = (Action.PAGEOUT, Action.COLLAPSE, *_MIGRATE)
+_LIMITED = (Action.PAGEOUT, Action.WILLNEED, Action.COLLAPSE, *_MIGRATE)
 # A call holds the target's memory map until it ends, and the target's own mmap waits for it: 16 MiB are
 # paged out to zram in about 20 ms.
 _CALL_BYTES = 8 * HUGE_PAGE_SIZE
@@ -66,32 +68,32 @@ class TargetActor:
         process: the target, held by a pidfd: a later process with its pid cannot be hit.
         guard: settings of the guards.
         apply: without it everything is looked at and nothing is done.
-        census: tells which pages were accessed lately; None where the probe does not see pages.
+
+    Attributes:
+        stopped: asked between the calls of an action, whether to leave the rest of it.
     """
 
-    def __init__(
-        self, process: Process, *, guard: GuardSettings, apply: bool, census: CensusProbe | None = None
-    ) -> None:
+    def __init__(self, process: Process, *, guard: GuardSettings, apply: bool) -> None:
         self._process = process
         self._guard = guard
         self._apply = apply
-        self._census = census
         self._pagemap = Pagemap(process)
         self._memory = _Memory(process)
         self._brake = Brake(process, self._pagemap, guard)
         self._rate_limit = RateLimit(guard.max_bytes_per_s, now_s=time.monotonic())
         self._advice_log = AdviceLog()
-        self._our_advice = _OurAdvice()
+        self.stopped: Callable[[], bool] = lambda: False
         self._examined: Examined | None = None
+        self._accessed: Accessed | None = None
 
-    def examine(self, planned: PlannedAction) -> Counts:
+    def examine(self, planned: PlannedAction, accessed: Accessed | None = None) -> Counts:
         """For each planned range the bytes that filters and guards leave, and that the action would change.
 
         Raises:
             TargetGone: the target has exited.
             NotPermitted: a capability is missing that looking or verifying needs.
         """
-        self._examined = None
+        self._examined, self._accessed = None, accessed
         self._process.check_alive()
         devices = find_shared_memory_devices(self._process)
         mappings = read_smaps(self._process, shared_memory_devices=devices)
@@ -128,7 +130,7 @@ class TargetActor:
             if self._apply:
                 effect = self._effect(examined, pieces)
                 action_s = self._act(examined, pieces, effect)
-                tally.apply(pieces, effect.applied_bytes())
+                examined.apply(pieces, effect.applied_bytes())
                 self._tell_brake(examined.planned.action, treated)
             else:
                 tally.refuse("dry run", treated.total_bytes)
@@ -136,7 +138,7 @@ class TargetActor:
 
     def end(self) -> tuple[str, ...]:
         """Undo what would outlast the run: huge page advice; what came of it, in sentences."""
-        if self._guard.keep_huge_page_advice:
+        if self._guard.keep_huge_page_advice or self._memory.is_gone():
             return ()
         return self._advice_log.undo(self._process)
 
@@ -146,19 +148,19 @@ class TargetActor:
 
     def _refusal(self, scheme: Scheme) -> str:
         """Why nothing of this scheme may be done now, or an empty text."""
-        reason = scheme_refusal(scheme, self._process, self._guard, sees_pages=self._census is not None)
+        reason = scheme_refusal(scheme, self._process, self._guard, sees_pages=self._accessed is not None)
         if reason or scheme.action is Action.STAT:
             return reason
         if reason := target_refusal(self._process, self._guard):
             return reason
         if self._memory.was_replaced():
-            self._our_advice = _OurAdvice()
+            self._advice_log.clear()
             return "the target has called exec: what was planned was for its old memory"
-        return ""
+        return huge_advice_refusal(self._process) if scheme.action in _HUGE_ADVICE else ""
 
     def _filter(self, examined: Examined) -> str:
         """Leave what the filters let through; why none of them can be asked, or an empty text."""
-        filters = PageFilters(self._process, self._pagemap, examined.mappings, self._census)
+        filters = PageFilters(self._process, self._pagemap, examined.mappings, self._accessed)
         try:
             examined.pieces = filters.passing(examined.planned, examined.pieces)
         except InvalidInput as problem:
@@ -182,6 +184,8 @@ class TargetActor:
             examined.tally.refuse(reason, left_out_bytes)
         self._keep_huge_pages_whole(examined)
         examined.keep(examined.whole(examined.pieces), "less than a whole huge page")
+        if action in _HUGE_ADVICE:
+            examined.keep(*within_map_count(examined.pieces, examined.mappings, action))
 
     def _spare_refused_mappings(self, examined: Examined) -> None:
         for refusal in mapping_refusals(examined.mappings, examined.planned.action, self._guard):
@@ -189,7 +193,7 @@ class TargetActor:
             refused = examined.pieces.take(mine)
             if refusal.hint:
                 # What we advised ourselves is no wish of the application.
-                refused = refused.without(*self._our_advice.ranges(refusal.hint))
+                refused = refused.without(*self._advice_log.ours(refusal.hint, examined.mappings))
             examined.keep(examined.pieces.without(refused.start, refused.end), refusal.reason)
 
     def _spare_young(self, examined: Examined) -> None:
@@ -197,9 +201,10 @@ class TargetActor:
 
         As the kernel does for its own pageout of physical memory (damon-spec §2.4).
         """
-        if self._census is None or examined.planned.scheme.pattern.access_rate.maximum != 0 or not len(examined.pieces):
+        is_for_idle = examined.planned.scheme.pattern.access_rate.maximum == 0
+        if self._accessed is None or not is_for_idle or not len(examined.pieces):
             return
-        old = examined.pieces.without(*young_runs(self._census.look()))
+        old = examined.pieces.without(*self._accessed())
         examined.keep(old, "accessed since the last look")
 
     def _keep_huge_pages_whole(self, examined: Examined) -> None:
@@ -271,12 +276,16 @@ class TargetActor:
             return self._advise(examined, pieces)
         began_s = time.monotonic()
         if action in _MIGRATE:
-            migrate(self._process, pieces, examined.planned.scheme.destinations, examined.mappings)
-        else:
+            destinations = examined.planned.scheme.destinations
+            left_bytes = migrate(self._process, pieces, destinations, examined.mappings, stopped=self.stopped)
+            examined.tally.refuse(STOPPED, left_bytes)
+        elif not self._memory.is_gone():
             start, end, _ = effect.possible_runs()
-            self._our_advice.note(action, start, end)
-            can_be_huge = pieces.within(start, end)
-            advise_huge_pages(self._process, can_be_huge, action, self._advice_log, mappings=examined.mappings)
+            can_be_huge, mappings = pieces.within(start, end), examined.mappings
+            for refusal in advise_huge_pages(
+                self._process, can_be_huge, action, self._advice_log, mappings=mappings, stopped=self.stopped
+            ):
+                examined.tally.refuse(refusal.reason, refusal.size_bytes)
         return time.monotonic() - began_s
 
     def _advise(self, examined: Examined, pieces: Pieces, *, watches_swap: bool = True) -> float:
@@ -288,6 +297,9 @@ class TargetActor:
         borders = np.concatenate(([0], np.flatnonzero(np.diff(call)) + 1, [len(start)])).tolist()
         for first, last in pairwise(borders):
             if self._memory.is_gone():
+                break
+            if self.stopped():
+                examined.stop(start[first:], end[first:])
                 break
             if watches_swap and action is Action.PAGEOUT and is_swap_full(self._guard.min_free_swap):
                 left = self._without_swap(examined, pieces.within(start[first:], end[first:]))
@@ -340,21 +352,3 @@ class _Memory:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-class _OurAdvice:
-    """Ranges whose flag, `hg` or `nh`, comes from us and not from the application."""
-
-    def __init__(self) -> None:
-        nothing = np.zeros(0, np.uint64)
-        self._ranges = {"hg": (nothing, nothing), "nh": (nothing, nothing)}
-
-    def ranges(self, flag: str) -> tuple[Addresses, Addresses]:
-        return self._ranges[flag]
-
-    def note(self, action: Action, start: Addresses, end: Addresses) -> None:
-        """These ranges, which did not have the flag, get it."""
-        given, other = ("hg", "nh") if action is Action.HUGEPAGE else ("nh", "hg")
-        ours = self._ranges[given]
-        self._ranges[given] = join_adjacent(np.concatenate((ours[0], start)), np.concatenate((ours[1], end)))
-        self._ranges[other] = intersect(*self._ranges[other], *gaps_between(*join_adjacent(start, end)))[:2]

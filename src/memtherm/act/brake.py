@@ -37,7 +37,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 1800.0
 _MIN_CALM_S = 300.0
 
 _BY_REFAULTS = (Action.PAGEOUT,)
-_BY_PRESSURE = (Action.PAGEOUT, Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.COLLAPSE)
+# Also what is read back in needs memory that then others have to give up.
+_BY_PRESSURE = (Action.PAGEOUT, Action.WILLNEED, Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.COLLAPSE)
 
 
 @dataclass(frozen=True)
@@ -237,12 +238,6 @@ class Brake:
         self._memory_tag = b""
         self._refaults_due_s = self._pressure_due_s = -np.inf
         self._pressures: list[tuple[str, float]] = []
-        self._reasons: dict[str, None] = {}
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why a guard that is on cannot watch here, each once; known after the first allowance."""
-        return tuple(self._reasons)
 
     def allowance(self, action: Action, working_set_bytes: int) -> Allowance:
         """How much of the action may be done now; looks at the target at most once a second.
@@ -335,12 +330,11 @@ class Brake:
             readings = [("the system", read_pressure("memory"))]
             if readings[0][1].value is not None:
                 readings += _cgroup_pressure(self._process)
-            self._pressures = []
-            for whose, reading in readings:
-                if reading.value is None:
-                    self._reasons[f"memory pressure of {whose} is not watched: {reading.reason}"] = None
-                elif reading.value.some is not None:
-                    self._pressures.append((whose, reading.value.some.fraction_10s))
+            self._pressures = [
+                (whose, reading.value.some.fraction_10s)
+                for whose, reading in readings
+                if reading.value is not None and reading.value.some is not None
+            ]
         return self._pressures
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from memtherm.act.effect import Effect
 from memtherm.act.pieces import Pieces
 from memtherm.act.possible import Possible
-from memtherm.act.tally import Tally
+from memtherm.act.tally import STOPPED, Tally
 from memtherm.core.plan import PlannedAction
-from memtherm.core.ranges import Addresses, Counts, Flags
+from memtherm.core.ranges import Addresses, Counts, Flags, overlap_bytes, sizes
 from memtherm.linux.maps import DetailedMappings
 
 
@@ -28,6 +28,7 @@ class Examined:
         huge: runs of what is acted on in whole huge pages only.
         effect: how the pieces of the look, `looked_at`, were.
         limits: for each row of the plan the address at which a limit has ended it, or its end.
+        untried: start and end of what a stop has left, sorted and disjoint.
     """
 
     planned: PlannedAction
@@ -41,6 +42,7 @@ class Examined:
     limits: Addresses
     effect: Effect | None = None
     looked_at: Pieces | None = None
+    untried: tuple[Addresses, Addresses] | None = None
 
     @classmethod
     def begin(
@@ -68,6 +70,18 @@ class Examined:
         """Only these of the pieces are left; the others are refused."""
         self.tally.refuse(reason, self.pieces.total_bytes - pieces.total_bytes)
         self.pieces = pieces
+
+    def stop(self, start: Addresses, end: Addresses) -> None:
+        """These ranges, sorted and disjoint, are left, as a run ends while it acts."""
+        self.untried = start, end
+        self.tally.refuse(STOPPED, int(sizes(start, end).sum()))
+
+    def apply(self, pieces: Pieces, applied_bytes: Counts) -> None:
+        """What was found changed of each piece; what was not tried has been so before, and is no work of ours."""
+        if self.untried is not None:
+            untried_bytes = overlap_bytes(pieces.start, pieces.end, *self.untried)
+            applied_bytes = np.minimum(applied_bytes, pieces.size_bytes - untried_bytes)
+        self.tally.apply(pieces, applied_bytes)
 
     def limit(self, allowed_bytes: int, reason: str) -> None:
         """Leave the first so many possible bytes of all; the others are refused."""

@@ -3,6 +3,8 @@
 It is the one action that outlasts a run: VmFlags `hg` and `nh` stay on a mapping until it goes, or other advice comes.
 """
 
+import errno
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,19 +12,26 @@ from numpy.typing import NDArray
 
 from memtherm.act.effect import Subject
 from memtherm.act.pieces import Pieces, gaps_between
+from memtherm.act.tally import STOPPED
+from memtherm.core.plan import Refusal
 from memtherm.core.ranges import Addresses, Counts, Flags, intersect, join_adjacent, overlap_bytes, sizes
 from memtherm.core.scheme import Action
 from memtherm.errors import HostCannot, TargetGone
 from memtherm.linux.huge_pages import HugePageFacts, read_huge_pages
+from memtherm.linux.map_count import read_max_map_count
 from memtherm.linux.maps import DetailedMappings, MappingKind, Permission, read_smaps
 from memtherm.linux.process import Process
-from memtherm.linux.remote_call import PtraceAdvice, advise_by_ptrace
+from memtherm.linux.remote_call import PtraceAdvice, advise_by_ptrace, remote_call_refusal
 from memtherm.units import format_size
 
 _FLAG = {Action.HUGEPAGE: "hg", Action.NOHUGEPAGE: "nh"}
 _ADVICE = {"hg": PtraceAdvice.HUGEPAGE, "nh": PtraceAdvice.NOHUGEPAGE}
 # At the end there is no later try.
 _LAST_PATIENCE_S = 2.0
+# Between them we ask whether to go on: a quarter of a second of stops and the time between them.
+_CALL_RANGES = 1024
+# The target needs mappings itself, and mmap fails without.
+_MAP_COUNT_SHARE = 0.5
 # An advised range: the flag that it had, and ours; and what mapping it is a part of.
 _ENTRY = np.dtype(
     [
@@ -61,31 +70,89 @@ class HugeAdviceEffect:
         return np.where(self._is_possible, flagged, 0)
 
 
+def huge_advice_refusal(process: Process) -> str:
+    """Why this process cannot be made to give advice, or an empty text.  Raises TargetGone."""
+    try:
+        return remote_call_refusal(process)
+    except HostCannot as error:
+        return str(error)
+
+
+def within_map_count(pieces: Pieces, mappings: DetailedMappings, action: Action) -> tuple[Pieces, str]:
+    """Pieces without those for whose advice the target would get too many mappings.
+
+    Each range that gets advice can split a mapping twice, and a process may have vm.max_map_count of them: beyond, its
+    own mmap fails.  So half of that is left to the target.
+
+    Returns the pieces, and why others were left out.
+    """
+    most = read_max_map_count()
+    limit = int(most * _MAP_COUNT_SHARE)
+    wanted = (~mappings.has_flag(_FLAG[action]) & _can_be_huge(mappings))[pieces.mapping]
+    start, end, _ = pieces.take(wanted).runs()
+    room = max(0, limit - len(mappings)) // 2
+    reason = (
+        f"the target has {len(mappings)} mappings, and to split off {len(start)} ranges may add two for each: "
+        f"more than half of vm.max_map_count ({most}) is left to the target itself"
+    )
+    return pieces.without(start[room:], end[room:]), reason
+
+
 def advise_huge_pages(
-    process: Process, pieces: Pieces, action: Action, log: "AdviceLog", *, mappings: DetailedMappings | None = None
-) -> None:
+    process: Process,
+    pieces: Pieces,
+    action: Action,
+    log: "AdviceLog",
+    *,
+    mappings: DetailedMappings | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Refusal, ...]:
     """Have the target give the advice `hugepage` or `nohugepage` for the pieces, and note in `log` what it had.
 
     The caller has the user's leave (guard.allow_ptrace).  What had the flag already is not advised again.  Ranges
-    that fail, because their mapping has changed meanwhile or no thread could be used, show as not applied.
+    that fail, because their mapping has changed meanwhile, show as not applied.
 
     Args:
         mappings: as they are now; read where None.
+        stopped: whether to leave the rest.
 
-    Raises what advise_by_ptrace raises: TargetGone, NotPermitted, NotSupported.
+    Returns what was not tried, as the host or the target's state forbids it, or nobody wants it any more.
+
+    Raises TargetGone.
     """
     mappings = mappings or read_smaps(process)
     start, end, _ = pieces.runs()
     start, end, _, row = intersect(start, end, mappings.mappings.starts, mappings.mappings.ends)
     wanted = (~mappings.has_flag(_FLAG[action]))[row]
-    start, end, row = start[wanted], end[wanted], row[wanted]
-    # Before it is done: if we end in the middle of it, undo must know of it.
-    log.note(start, end, mappings=mappings, row=row, action=action)
-    advise_by_ptrace(process, start, end, _ADVICE[_FLAG[action]])
+    entries = _describe(start[wanted], end[wanted], mappings, row[wanted])
+    entries["given"] = _FLAG[action]
+    answers = np.full(len(entries), -errno.EINTR, np.int64)
+    reason = "no thread of the target could be used in time"
+    try:
+        for first in range(0, len(entries), _CALL_RANGES):
+            if stopped():
+                reason = STOPPED
+                break
+            part = slice(first, first + _CALL_RANGES)
+            answers[part] = advise_by_ptrace(
+                process, entries["start"][part], entries["end"][part], _ADVICE[_FLAG[action]]
+            )
+            if (answers[part] == -errno.EINTR).any():
+                break
+    except HostCannot as error:
+        # An earlier stop of the same call may have done a part of it: what has the flag now tells.
+        reason = str(error)
+    finally:
+        # If we end in the middle of it, undo must know of it all the same.
+        now = read_smaps(process)
+        log.note(entries, now, is_going_on=answers == -errno.EINPROGRESS)
+    unknown = entries[answers == -errno.EINTR]
+    untried_bytes = int((sizes(unknown["start"], unknown["end"]) - _has_flag_now(unknown, unknown["given"], now)).sum())
+    return (Refusal(reason, untried_bytes),) if untried_bytes else ()
 
 
 class AdviceLog:
-    """Remembers what huge page advice ranges had before ours, and puts it back at the end."""
+    """What carries advice of ours, and what huge page advice it had before, which is put back at the end."""
 
     def __init__(self) -> None:
         self._entries = np.zeros(0, _ENTRY)
@@ -93,15 +160,32 @@ class AdviceLog:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def note(
-        self, start: Addresses, end: Addresses, *, mappings: DetailedMappings, row: Counts, action: Action
-    ) -> None:
-        """Remember ranges that are about to get our advice, each a part of row `row` of `mappings`.
+    def ours(self, flag: str, mappings: DetailedMappings) -> tuple[Addresses, Addresses]:
+        """Ranges with the flag `hg` or `nh` that have it from us and not from the application: sorted, disjoint.
+
+        What is another mapping now, or has other advice, is forgotten.
+        """
+        self._entries = _still_ours(self._entries, mappings)
+        given = self._entries[self._entries["given"] == flag]
+        return join_adjacent(given["start"], given["end"])
+
+    def clear(self) -> None:
+        """Forget all: the target's memory is another one."""
+        self._entries = np.zeros(0, _ENTRY)
+
+    def note(self, entries: _Entries, mappings: DetailedMappings, *, is_going_on: Flags) -> None:
+        """Remember those of the entries, which are sorted and disjoint, that have our advice by these mappings.
 
         A range that carries advice of ours already keeps what it had before the first.
+
+        Args:
+            is_going_on: whose call had begun when it was left alone: they will have it.
         """
-        new = _describe(start, end, mappings, row)
-        new["given"] = _FLAG[action]
+        new = _still_ours(entries, mappings)
+        late = _outside(entries[is_going_on], new["start"], new["end"])
+        new = np.concatenate((new, late))
+        new = new[np.argsort(new["start"])]
+        start, end = new["start"], new["end"]
         old = self._entries
         part_start, part_end, of_old, of_new = intersect(old["start"], old["end"], start, end)
         again = _cut(new, part_start, part_end, of_new)

@@ -1,5 +1,7 @@
 """Moving pages to memory nodes with weighted destinations (damon-spec §2.4, §5.8), and on which node they are then."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,8 @@ from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 _HUGE_ORDER = 9
 _PAGE_SHIFT = 12
+# Moved before we look again whether to go on: some tens of milliseconds.
+_BATCH_BYTES = 64 << 20
 
 
 def destination_refusal(destinations: tuple[Destination, ...], process: Process | None = None) -> str:
@@ -96,24 +100,49 @@ class MigrateEffect:
 
 
 def migrate(
-    process: Process, pieces: Pieces, destinations: tuple[Destination, ...], mappings: DetailedMappings
-) -> None:
-    """Move what is present of the pieces, each page to its node.
+    process: Process,
+    pieces: Pieces,
+    destinations: tuple[Destination, ...],
+    mappings: DetailedMappings,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> int:
+    """Move what is present of the pieces, each page to its node, in batches.  Returns the bytes that a stop left.
 
     Pages that other processes map too move only with CAP_SYS_NICE; without it they stay, which shows as not applied,
     as does what the kernel finds busy.  Of a huge page one page is named: it moves whole.  Folios of sizes in
     between are named page by page, as nothing tells of them here, and end up where their last page belongs.
+
+    The kernel takes a pid here, and no pidfd.  Before each batch the pidfd tells that the process lives; if it exits,
+    is reaped, and another one gets its pid within the batch, the rest of the batch would move pages of that one, if
+    we may trace it: to a node where they are as good as before.
+
+    Args:
+        stopped: asked between batches, whether to leave the rest.
 
     Raises TargetGone, NotPermitted (needs ptrace read access), NotSupported.
     """
     process.check_alive()
     with Pagemap(process) as pagemap:
         pages = _find_pages(pagemap, pieces, mappings, destinations)
-    try:
-        move_pages(process.pid, pages.address, pages.node, move_shared=not missing(("CAP_SYS_NICE",)))
-    except InvalidInput:
-        # A node went offline, or the cpuset changed, since destination_refusal: what did not move is not applied.
+    move_shared = not missing(("CAP_SYS_NICE",))
+    batch = np.cumsum(pages.size_bytes) // _BATCH_BYTES
+    is_left = np.ones(len(pages), np.bool_)
+    for number in np.unique(batch).tolist():
         process.check_alive()
+        if stopped():
+            return int(pages.size_bytes[is_left].sum())
+        mine = is_left & (batch == number)
+        try:
+            answers = move_pages(process.pid, pages.address[mine], pages.node[mine], move_shared=move_shared)
+        except InvalidInput:
+            # A node went offline, or the cpuset changed, since destination_refusal: what did not move is not applied.
+            process.check_alive()
+            break
+        # The other batches need not find out again that a node is full.
+        full = np.unique(pages.node[mine][answers == -errno.ENOMEM])
+        is_left &= (batch > number) & ~np.isin(pages.node, full)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import numpy as np
 
 from memtherm.act.file_pages import find_file_pages
 from memtherm.act.pieces import Pieces, are_inside, gaps_between, runs_of_pages
-from memtherm.core.census import PageBits, unpacked
 from memtherm.core.filters import Filter, FilterKind, default_rejects, judge
 from memtherm.core.plan import PlannedAction
-from memtherm.core.protocols import CensusProbe
+from memtherm.core.protocols import Accessed
 from memtherm.core.ranges import Addresses, Flags, intersect, join_adjacent
 from memtherm.errors import InvalidInput, NotPermitted, TargetGone
 from memtherm.linux.capabilities import missing
@@ -37,16 +36,16 @@ class PageFilters:
     """The filters by pages, for one apply on one target.
 
     Args:
-        census: tells which pages were accessed since it last cleared them; None where no filter asks that.
+        accessed: the memory that was accessed lately; None where no filter asks that.
     """
 
     def __init__(
-        self, process: Process, pagemap: Pagemap, mappings: DetailedMappings, census: CensusProbe | None
+        self, process: Process, pagemap: Pagemap, mappings: DetailedMappings, accessed: Accessed | None
     ) -> None:
         self._process = process
         self._pagemap = pagemap
         self._mappings = mappings
-        self._census = census
+        self._accessed = accessed
 
     def passing(self, planned: PlannedAction, pieces: Pieces) -> Pieces:
         """What filters let through.
@@ -79,8 +78,8 @@ class PageFilters:
             case FilterKind.MAPPING:
                 return self._of_mappings(name_matches(self._mappings.mappings.names, one.pattern))
             case FilterKind.YOUNG:
-                assert self._census is not None
-                return young_runs(self._census.look())
+                assert self._accessed is not None
+                return self._accessed()
             case FilterKind.HUGE_PAGE:
                 return self._of_size(one, pieces)
             case FilterKind.UNMAPPED:
@@ -136,13 +135,6 @@ def name_matches(names: list[str], pattern: str) -> Flags:
     shell = f"[[]{pattern[1:]}" if pattern.startswith("[") else pattern
     fits = {name: fnmatchcase(name, shell) or fnmatchcase(name.removesuffix(_DELETED), shell) for name in set(names)}
     return np.array([fits[name] for name in names], np.bool_)
-
-
-def young_runs(bits: PageBits) -> Runs:
-    """The pages that a look found accessed."""
-    is_set = bits.accessed.any(axis=1)
-    row, page = np.nonzero(unpacked(bits.accessed[is_set]))
-    return runs_of_pages(bits.address[is_set][row] + page.astype(np.uint64) * np.uint64(PAGE_SIZE))
 
 
 def huge_page_runs(pagemap: Pagemap, pieces: Pieces) -> Runs:

@@ -1,4 +1,7 @@
-"""A limit of bytes a second with room for bursts (a token bucket), for one target and all its schemes."""
+"""A limit of bytes a second, on average, with room for bursts (a token bucket), for one target and all its schemes.
+
+Up to five seconds' worth may be done at once: a scheme acts once in a window, and windows last several seconds.
+"""
 
 import math
 
@@ -6,7 +9,7 @@ _BURST_S = 5.0
 
 
 class RateLimit:
-    """What may be done now; filled steadily, up to five seconds' worth.
+    """What may be done now; filled steadily, up to the five seconds' worth that may be done at once.
 
     Args:
         bytes_per_s: 0 for no limit.

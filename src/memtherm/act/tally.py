@@ -6,6 +6,9 @@ from memtherm.act.pieces import Pieces
 from memtherm.core.plan import Outcome, PlannedAction, Refusal
 from memtherm.core.ranges import Addresses, Counts
 
+STOPPED = "stopped by the user"
+"""Why what was left was refused, where a run ends while it acts."""
+
 
 class Tally:
     """Counts of one plan; at first all its mapped bytes are tried."""

@@ -1,5 +1,6 @@
 """What the engine needs from outside: to see accesses, to act, and the time."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from memtherm.core.census import PageBits
@@ -95,16 +96,23 @@ class CensusProbe(Protocol):
     def close(self) -> None: ...
 
 
+Accessed = Callable[[], tuple[Addresses, Addresses]]
+"""Start and end of the memory that was accessed lately: in the last look, or since; page by page, ascending."""
+
+
 class Actor(Protocol):
     """Carries out planned actions on one target: guards, acts, verifies.
 
     Both steps raise TargetGone when the target has exited.
     """
 
-    def examine(self, planned: PlannedAction) -> Counts:
+    def examine(self, planned: PlannedAction, accessed: Accessed | None = None) -> Counts:
         """For each planned range the bytes on which the action can have an effect.
 
         Those that filters and guards leave, and that are not as the action would make them already (int64).
+
+        Args:
+            accessed: asked by what spares memory in use; None where nobody looks at all pages.
         """
 
     def carry_out(self, allowed_bytes: Counts) -> Outcome:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from memtherm.core.plan import Outcome, PlannedAction
+from memtherm.core.protocols import Accessed
 from memtherm.core.ranges import Counts, sizes
 from memtherm.core.scheme import Action
 from memtherm.errors import InvalidInput
@@ -27,7 +28,8 @@ class RecordingActor:
         self.possible = possible
         self._examined: tuple[PlannedAction, Counts] | None = None
 
-    def examine(self, planned: PlannedAction) -> Counts:
+    def examine(self, planned: PlannedAction, accessed: Accessed | None = None) -> Counts:
+        del accessed  # nothing is in use
         self.planned.append(planned)
         possible = self.possible(planned) if self.possible else sizes(planned.start, planned.end)
         self._examined = planned, possible
