@@ -65,6 +65,9 @@ def test_when_to_look() -> None:
     state = WatermarkState(MARKS)
     assert state.is_due(0.0)
     state.update(0.3, 100.0)
+    assert state.is_active
+    assert state.is_due(100.0), "while it is active, each time"
+    state.update(0.9, 100.0)
     assert (state.is_due(104.9), state.is_due(105.0)) == (False, True)
 
 

@@ -14,7 +14,7 @@ from memtherm.linux.pressure import Pressure, PressureLine, PressureReading
 from memtherm.linux.swap import read_meminfo
 from memtherm.session import metrics as module
 from memtherm.session.metrics import HostMetrics, rank_metrics
-from support.cgroups import fresh_cgroup, join
+from support.cgroups import counts_memory, fresh_cgroup, join
 from support.children import memory_child
 from support.requires import require
 
@@ -75,7 +75,7 @@ def test_a_cgroup() -> None:
     require("root", "cgroup")
     metrics = HostMetrics()
     with fresh_cgroup() as cgroup, memory_child() as child:
-        if not cgroup.counts_memory:
+        if not counts_memory(cgroup):
             pytest.skip("the first hierarchy has no memory controller")
         join(cgroup, child.pid)
         before = metrics.goal_value(goal(USED, cgroup=cgroup.path))

@@ -9,7 +9,8 @@ import pytest
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.goals import Goal, GoalMetric, Tuner
 from memtherm.core.pattern import AccessPattern, Bounds
-from memtherm.core.plan import Outcome, Refusal
+from memtherm.core.plan import Outcome, PlannedAction, Refusal
+from memtherm.core.protocols import Accessed
 from memtherm.core.quota import Quota
 from memtherm.core.ranges import Counts
 from memtherm.core.regions import Range
@@ -255,3 +256,26 @@ def test_a_guard_that_slows_down_stands_in_the_state_until_the_next_apply() -> N
     states = [report.state for report in of(take(loop, 8))]
     assert states[-1] == "slowed down: 3 % came back"
     assert states.count("slowed down: 3 % came back") >= 3
+
+
+def test_sampling_looks_at_some_pages_only_and_tells_nobody_what_is_in_use() -> None:
+    asked = []
+
+    class AskingActor(RecordingActor):
+        def examine(self, planned: PlannedAction, accessed: Accessed | None = None) -> Counts:
+            asked.append(accessed)
+            return super().examine(planned, accessed)
+
+    clock = VirtualClock()
+    census = census_probe(clock, [(0, 64 * MIB)], present=[(0, 64 * MIB)], hot=[HotRange(0, MIB, period_s=0.01)])
+    for attributes in (CENSUS, MonitoringAttributes(method="sampling")):
+        runner = SchemeRunner([STAT], metrics=StillMetrics(), clock=clock)
+        probe = ScriptedProbe([(0, 64 * MIB)])
+        target = Watched(TargetInfo(7, "simulated"), probe, census, AskingActor())
+        rng = np.random.default_rng(2)
+        take(MonitorLoop([target], attributes=attributes, schemes=runner, clock=clock, rng=rng), 6)
+    counted, sampled = asked[0], asked[-1]
+    assert sampled is None
+    assert counted is not None
+    start, end = counted()
+    assert (int(start[0]), int(end[-1])) == (0, MIB)

@@ -149,7 +149,7 @@ class _Show:
             print_events(session.last_events)
             if report is not None and not self._as_json:
                 print("in all:")
-                for scheme in report.schemes:
+                for scheme in session.last_schemes:
                     print(scheme_line(scheme))
 
     def _until_end(self, session: "Session") -> "Iterator[Report]":

@@ -12,8 +12,8 @@ class GuardSettings:
     """Settings of the guards that a policy may change; all other guards are always on.
 
     Attributes:
-        min_target_bytes: targets with less resident memory than this are left alone: acting on
-            small programs costs more than it gives.
+        min_target_bytes: targets with less memory than this, resident and in swap together, are left alone:
+            acting on small programs costs more than it gives.
         override_application_hints: act against huge page advice that the application gave itself
             (VmFlags `hg` and `nh`).
         allow_ptrace: let a target be stopped for a moment and made to give huge page advice itself.
@@ -22,8 +22,8 @@ class GuardSettings:
             a scheme slows down at half of it and stops above it.  0: no such guard.
         max_memory_pressure: share of time that some task may wait for memory (PSI some avg10, of the system and of
             the target's cgroup); a scheme slows down at half of it and stops above it.  0: no such guard.
-        max_bytes_per_s: most bytes of one target that are paged out, moved or collapsed in a second, all
-            schemes together.  0: no such limit.
+        max_bytes_per_s: most bytes of one target that are paged out, brought back, moved or collapsed in a second,
+            all schemes together; on average: up to 5 s' worth at once.  0: no such limit.
         min_free_swap: share of all swap that is left free.
 
     Raises:

@@ -41,6 +41,8 @@ class SchemeState:
 
     def replace(self, scheme: Scheme) -> None:
         """Go on as another scheme: statistics and what was charged stay; watermarks begin anew (damon-spec §1.16)."""
+        if scheme.apply_interval_s != self.scheme.apply_interval_s:
+            self._due_s = float("-inf")
         self.scheme = scheme
         self.quota.replace(scheme.quota)
         self.watermarks = WatermarkState(scheme.watermarks) if scheme.watermarks else None

@@ -18,7 +18,7 @@ class Watermarks:
 
     Attributes:
         high, mid, low: shares, 0..1.
-        interval_s: time between two looks at the metric.
+        interval_s: time between two looks at the metric while the scheme rests.
 
     Raises:
         InvalidInput: marks that are not in order, or no shares.
@@ -54,7 +54,8 @@ class WatermarkState:
         self._look_at_s = float("-inf")
 
     def is_due(self, now_s: float) -> bool:
-        return now_s >= self._look_at_s
+        # While it is active the metric is looked at each time, so that it rests at once (damon-spec §2.8).
+        return self.is_active or now_s >= self._look_at_s
 
     def update(self, value: float, now_s: float) -> None:
         """Take in the metric, in whole thousandths as in the kernel."""

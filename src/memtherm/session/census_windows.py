@@ -6,16 +6,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
-from memtherm.core.census import FULL_RATE, Census, PageBits, page_count
+from memtherm.core.census import FULL_RATE, Census, PageBits, clear_ranges, page_count
 from memtherm.core.condense import Runs
-from memtherm.core.protocols import CensusProbe, Clock
-from memtherm.core.ranges import Addresses
+from memtherm.core.protocols import Accessed, CensusProbe, Clock
+from memtherm.core.ranges import Addresses, join_adjacent
 from memtherm.core.snapshot import Conditions, Regions, rate_error
 from memtherm.session.windows import Between, Stopped, Windows, concatenated, joined_names, stretched
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 # Looks of a window where intervals fit themselves: rates in steps of a fifth, and ages to within five looks.
 _LOOKS = 5
+# Where looks are far apart a window has fewer, so that it is not longer than this: schemes decide at its end.
+_FEWEST_LOOKS = 2
+_LONGEST_WINDOW_S = 10.0
 # The interval is left alone until the needed one is this much longer, or less than half of it.
 _ROOM = 1.25
 # Above this share of memory that cannot be cleared page by page, clearing everything is worth its cost,
@@ -62,6 +65,7 @@ class CensusWindows(Windows[CensusProbe]):
         self._retry_at_s = clock.monotonic_s() + _RETRY_S
         self._present_bytes: dict[int, int] = {}
         self._runs: dict[int, Runs] = {}
+        self._last_look: dict[int, PageBits] = {}
         for target in probes:
             self._begin(target)
 
@@ -71,13 +75,13 @@ class CensusWindows(Windows[CensusProbe]):
         self._update_ranges()
         began_cpu_s += self._look_at_past()
         self._fit_interval()
+        if self._attributes.interval_goal is not None:
+            self._nr_looks = self._looks_of_next_window()
         deadline_s = self._clock.monotonic_s() + self._interval_s
         self._window_s = 0.0
-        for look in range(self._nr_looks):
-            if look:
-                self._pause(between)
+        for _ in range(self._nr_looks):
             interval_s = self._interval_s
-            deadline_s = self._wait(deadline_s, interval_s, stopped)
+            deadline_s = self._wait(deadline_s, interval_s, stopped, between)
             if stopped() or not self._probes:
                 return False
             self._window_s += interval_s
@@ -107,6 +111,16 @@ class CensusWindows(Windows[CensusProbe]):
             # Schemes further down the list see the new ages.
             self._runs.pop(target, None)
 
+    def accessed(self, target: int) -> Accessed:
+        """What the last look found, before it cleared that, and what has been accessed since."""
+
+        def ask() -> tuple[Addresses, Addresses]:
+            looks = [self._probes[target].look(), *filter(None, (self._last_look.get(target),))]
+            start, end = zip(*(clear_ranges(look, max_gap_pages=0) for look in looks), strict=True)
+            return join_adjacent(np.concatenate(start), np.concatenate(end))
+
+        return ask
+
     def add(self, target: int, probe: CensusProbe, *, name: str) -> None:
         super().add(target, probe, name=name)
         self._begin(target)
@@ -134,8 +148,14 @@ class CensusWindows(Windows[CensusProbe]):
     def remove(self, target: int) -> None:
         super().remove(target)
         self._unseen.discard(target)
-        for column in (self._census, self._runs, self._present_bytes):
+        for column in (self._census, self._runs, self._present_bytes, self._last_look):
             column.pop(target, None)
+
+    def _looks_of_next_window(self) -> int:
+        """Estimates from a share of the units need all looks; where each unit is counted, fewer tell enough."""
+        if not self._budget.clears_all:
+            return _LOOKS
+        return min(max(int(_LONGEST_WINDOW_S / self._interval_s), _FEWEST_LOOKS), _LOOKS)
 
     def _current_runs(self, target: int) -> Runs:
         return self._census[target].runs(limit=self._max_nr_regions(), looks_of_window=self._nr_looks)
@@ -179,6 +199,7 @@ class CensusWindows(Windows[CensusProbe]):
         reading_s = self._clock.cpu_s() - cpu_s
         bits = census.record(bits)
         self._runs.pop(target, None)
+        self._last_look[target] = bits
         self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE
         todo = census.pending(bits)
         self._budget.note_target_cost(_pages(todo) * _TARGET_S_PER_PAGE)
@@ -286,6 +307,7 @@ class _Budget:
 
     Attributes:
         needed_interval_s: what all looks need between them to keep to the share, if all is cleared; 0 while unknown.
+        clears_all: whether the last window's looks could clear all that they found.
     """
 
     def __init__(self, goal: IntervalGoal | None) -> None:
@@ -302,6 +324,7 @@ class _Budget:
         self._window_looks_s = 0.0
         self._overhead_s = 0.0
         self._weight = 1.0
+        self.clears_all = True
         self.needed_interval_s = 0.0
 
     @property
@@ -351,6 +374,7 @@ class _Budget:
     def close_window(self, cpu_s: float, *, looks: int) -> None:
         """Take in what a window has cost."""
         fixed_s = (cpu_s - self._window_clearing_s) / looks
+        self.clears_all = self._window_left_out == 0
         clearing_s = (self._window_clearing_s + self._window_left_out * self._unit_s) / looks
         self._fixed_s += (fixed_s - self._fixed_s) * self._weight
         self._clearing_s += (clearing_s - self._clearing_s) * self._weight

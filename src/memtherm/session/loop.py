@@ -1,16 +1,16 @@
 """The loop of a monitor: take a window, let schemes act, hand out a report."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.protocols import Actor, CensusProbe, Clock, Probe
-from memtherm.core.report import Report
+from memtherm.core.report import Report, SchemeReport
 from memtherm.core.snapshot import Conditions, Snapshot, TargetInfo
-from memtherm.errors import TargetGone
+from memtherm.errors import HostCannot, TargetGone
 from memtherm.session.belief import doubts
 from memtherm.session.census_windows import CensusWindows
 from memtherm.session.method import Choice, MethodChooser
@@ -46,10 +46,10 @@ class Watched:
 
 @dataclass(frozen=True)
 class Changes:
-    """Targets that have come, pids that are alive and no longer meant, and what went wrong, in sentences."""
+    """Targets that have come, pids of those to let go of with the reason, and what went wrong, in sentences."""
 
     newcomers: Sequence[Watched] = ()
-    left: frozenset[int] = frozenset()
+    left: Mapping[int, str] = field(default_factory=dict)
     problems: Sequence[str] = ()
 
 
@@ -116,20 +116,28 @@ class MonitorLoop:
             self._follow_targets()
             self._review_method()
 
+    def last_schemes(self) -> tuple[SchemeReport, ...]:
+        """What schemes did after the last report; `total` is all since the start."""
+        return self._schemes.reports()
+
     def last_events(self) -> tuple[str, ...]:
         """What happened after the last report."""
         return tuple(self._events)
 
     @property
     def all_gone(self) -> bool:
-        """Whether every target has exited, rather than been let go."""
+        """Whether no target was left to watch, rather than the session ended by its user."""
         return self._nr_gone == len(self._targets)
 
     def close(self) -> None:
         """Undo what shall not outlast the session, and let go of all targets."""
         for one in self._watched.values():
-            self._undo(one)
-            one.close()
+            try:
+                self._undo(one)
+            except HostCannot as problem:  # the others are to be undone all the same
+                self._events.append(f"{one.name}: what was changed could not be undone: {problem}")
+            finally:
+                one.close()
         self._watched.clear()
 
     def _begin(self, choice: Choice) -> None:
@@ -200,7 +208,7 @@ class MonitorLoop:
         for target, one in list(self._watched.items()):
             if one.info.pid in changes.left:
                 self._undo(one)
-                self._drop(target, f"{one.name} no longer belongs to what was named")
+                self._drop(target, f"{one.name} {changes.left[one.info.pid]}")
         for one in changes.newcomers:
             self._add(one)
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,6 @@ import numpy as np
 
 from memtherm.act.apply import TargetActor
 from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.guard import GuardSettings
 from memtherm.core.protocols import CensusProbe, Probe
 from memtherm.core.scheme import Scheme
 from memtherm.core.snapshot import TargetInfo
@@ -78,10 +78,16 @@ def monitor(
     finder = TargetFinder(_selectors(pid, name, targets) or policy.targets, exclude=frozenset((os.getpid(),)))
     found = finder.find()
     chosen, reasons = choose_way(probe, attributes=attributes, policy=policy, apply=apply)
-    guard = policy.guard if policy.schemes else None
-    watcher = _Watcher(
-        finder, lambda process, labels, stack: _watch(process, labels, chosen, stack, guard=guard, apply=apply)
-    )
+    stop = threading.Event()
+
+    def actor_of(process: Process) -> TargetActor | None:
+        if not policy.schemes:
+            return None
+        actor = TargetActor(process, guard=policy.guard, apply=apply)
+        actor.stopped = stop.is_set
+        return actor
+
+    watcher = _Watcher(finder, lambda process, labels, stack: _watch(process, labels, chosen, stack, actor_of=actor_of))
     with ExitStack() as held:
         held.callback(watcher.close)
         watched = watcher.open_all(found)
@@ -98,6 +104,7 @@ def monitor(
         return Session(
             loop,
             schemes=GuardedSchemes(runner, policy=policy, apply=apply),
+            stop=stop,
             targets=tuple(one.info for one in watched),
             reasons=tuple(reasons),
             held=held.pop_all(),
@@ -125,7 +132,7 @@ class _Watcher:
         self._processes: dict[int, Process] = {}
         self._held: dict[int, ExitStack] = {}
         self._refused: set[int] = set()
-        self._left: frozenset[int] = frozenset()
+        self._left: dict[int, str] = {}
 
     def open_all(self, found: Mapping[int, tuple[str, ...]]) -> list[Watched]:
         """Raises what hinders any of them."""
@@ -133,8 +140,9 @@ class _Watcher:
 
     def changes(self) -> Changes:
         """What has come, what is no longer meant, and why something cannot be watched, since this was asked last."""
-        # The loop has let go of those that left since it was told of them.
-        self._release(self._left | {pid for pid, process in self._processes.items() if not process.is_alive()})
+        # Not before the loop has let go of them: it would look through what is closed, or is another's by then.
+        self._release(self._left)
+        self._left = {}
         if not self._finder.may_grow:
             return Changes()
         found = self._finder.find()
@@ -148,7 +156,11 @@ class _Watcher:
             except (InvalidInput, HostCannot) as problem:
                 self._refused.add(pid)
                 problems.append(f"not watched: {problem}")
-        self._left = frozenset(self._processes.keys() - found.keys())
+        for pid, process in self._processes.items():
+            if not process.is_alive():
+                self._left[pid] = "has exited"
+            elif pid not in found:
+                self._left[pid] = "no longer belongs to what was named"
         return Changes(opened, self._left, problems)
 
     def close(self) -> None:
@@ -176,8 +188,7 @@ def _watch(
     chosen: str,
     stack: ExitStack,
     *,
-    guard: GuardSettings | None,
-    apply: bool,
+    actor_of: Callable[[Process], TargetActor | None],
 ) -> Watched:
     identity = process.identity
     if process.is_kernel_thread():
@@ -193,7 +204,7 @@ def _watch(
     census = _CENSUS_PROBES[chosen](process) if chosen in _CENSUS_PROBES else None
     if census is not None:
         stack.callback(census.close)
-    actor = None if guard is None else TargetActor(process, guard=guard, apply=apply, census=census)
+    actor = actor_of(process)
     if actor is not None:
         stack.callback(actor.close)
     return Watched(info, probe, census, actor)

@@ -9,7 +9,7 @@ import numpy as np
 
 from memtherm.core.goals import GoalMetric
 from memtherm.core.plan import Outcome, PlannedAction, ranges_to_reset
-from memtherm.core.protocols import Actor, Clock, Metrics
+from memtherm.core.protocols import Accessed, Actor, Clock, Metrics
 from memtherm.core.quota import QuotaState
 from memtherm.core.ranges import Addresses, Counts
 from memtherm.core.report import QuotaReport, SchemeReport, join_refusals
@@ -37,6 +37,8 @@ class Measured(Protocol):
     def is_outdated(self, target: int) -> bool: ...
 
     def reset_age(self, target: int, start: Addresses, end: Addresses) -> None: ...
+
+    def accessed(self, target: int) -> Accessed | None: ...
 
 
 class SchemeRunner:
@@ -98,14 +100,16 @@ class SchemeRunner:
 
     def _replace_now(self, schemes: Sequence[Scheme]) -> None:
         old = {one.state.scheme.name: one for one in self._running}
-        self._running = []
+        running = []
         for scheme in schemes:
             one = old.get(scheme.name)
             if one is None:
                 one = _Running(scheme)
             else:
                 one.state.replace(scheme)
-            self._running.append(one)
+            running.append(one)
+        # Others read this at any time: it is exchanged as a whole.
+        self._running = running
 
     def _take_in_changes(self) -> None:
         while self._changes:
@@ -177,7 +181,7 @@ class SchemeRunner:
         possible: list[tuple[PlannedAction, Counts]] = []
         for plan in planned:
             try:
-                possible.append((plan, actors[plan.target].examine(plan)))
+                possible.append((plan, actors[plan.target].examine(plan, windows.accessed(plan.target))))
             except TargetGone as problem:
                 self.gone[plan.target] = str(problem)
         applied_bytes, action_s = 0, 0.0

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
-from memtherm.core.report import Report
+from memtherm.core.report import Report, SchemeReport
 from memtherm.core.scheme import Scheme
 from memtherm.core.snapshot import Snapshot, TargetInfo
 from memtherm.linux.libc import give_back_memory
@@ -42,6 +42,7 @@ class Session:
         loop: MonitorLoop,
         *,
         schemes: GuardedSchemes,
+        stop: threading.Event,
         targets: tuple[TargetInfo, ...],
         reasons: tuple[str, ...],
         held: ExitStack,
@@ -54,7 +55,7 @@ class Session:
         self._waiting: deque[Report] = deque()
         self._changed = threading.Condition()
         self._nr_lost = 0
-        self._stop = threading.Event()
+        self._stop = stop
         self._ended = False
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="memtherm", daemon=True)
@@ -107,6 +108,11 @@ class Session:
         self._schemes.set_goal_value(scheme, value)
 
     @property
+    def last_schemes(self) -> tuple[SchemeReport, ...]:
+        """After the end: what schemes did after the last report; `total` has all since the start."""
+        return self._loop.last_schemes()
+
+    @property
     def last_events(self) -> tuple[str, ...]:
         """What happened after the last report, such as the exit of the last target."""
         return self._loop.last_events()
@@ -139,14 +145,19 @@ class Session:
         except BaseException as problem:  # handed over to the reader, whatever it is
             self._problem = problem
         finally:
-            self._release()
+            try:
+                self._release()
+            except BaseException as problem:  # as above
+                self._problem = self._problem or problem
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
 
     def _release(self) -> None:
-        self._loop.close()
-        self._held.close()
+        try:
+            self._loop.close()
+        finally:
+            self._held.close()
 
     def _put(self, report: Report) -> None:
         with self._changed:

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from memtherm.core.protocols import Clock
+from memtherm.core.protocols import Accessed, Clock
 from memtherm.core.ranges import Addresses
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.errors import TargetGone
@@ -17,7 +17,7 @@ _LONGEST_SLEEP_S = 0.2
 
 Stopped = Callable[[], bool]
 Between = Callable[[], None]
-"""Called after each look of a window but the last: a scheme may be due."""
+"""Called now and then within a window: a scheme may be due."""
 
 
 class _Closeable(Protocol):
@@ -65,6 +65,10 @@ class Windows(ABC, Generic[_Probe]):
     def reset_age(self, target: int, start: Addresses, end: Addresses) -> None:
         """Start the age of some memory again: an action was applied to it.  Ranges are sorted and disjoint."""
 
+    def accessed(self, target: int) -> Accessed | None:  # noqa: ARG002 - methods that see all pages override it
+        """How to ask which memory of a target was accessed lately; None where only some pages are looked at."""
+        return None
+
     @abstractmethod
     def conditions(self) -> Conditions:
         """How the window was measured; time and cost are the loop's to fill in."""
@@ -95,7 +99,7 @@ class Windows(ABC, Generic[_Probe]):
         return target not in self._probes or self._generations[target] != self._probes[target].generation
 
     def _pause(self, between: Between) -> None:
-        """Let schemes act between two looks; their time is no cost of looking."""
+        """Let schemes act within a window; their time is no cost of looking."""
         began_cpu_s = self._clock.cpu_s()
         between()
         self._acting_cpu_s += self._clock.cpu_s() - began_cpu_s
@@ -107,8 +111,8 @@ class Windows(ABC, Generic[_Probe]):
             self.events.append(f"{self._names[target]} has called exec: it is watched from new")
         return old != probe.generation
 
-    def _wait(self, deadline_s: float, interval_s: float, stopped: Stopped) -> float:
-        """Sleep until the deadline of a look; the next deadline.
+    def _wait(self, deadline_s: float, interval_s: float, stopped: Stopped, between: Between = lambda: None) -> float:
+        """Sleep until the deadline of a look, and let schemes act meanwhile; the next deadline.
 
         Deadlines are counted on from the first, so that lateness does not add up unseen.  Sleeps in
         parts, so that a monitor with a long interval ends when it is told to.
@@ -119,6 +123,7 @@ class Windows(ABC, Generic[_Probe]):
             deadline_s = now_s + interval_s
         while not stopped() and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             self._clock.sleep(min(left_s, _LONGEST_SLEEP_S))
+            self._pause(between)
         return deadline_s + interval_s
 
 
