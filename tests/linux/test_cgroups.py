@@ -16,12 +16,11 @@ from memtherm.linux.cgroups import (
     parse_stat_file,
     read_hierarchies,
 )
-from support.cgroups import fresh_cgroup, join
+from support.cgroups import counts_memory, fresh_cgroup, join
 from support.children import PAGE_SIZE, Child, memory_child
 from support.requires import require
 
 MIB = 1 << 20
-UNUSED_PID = 2**22
 ONLY_2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
     "31 23 0:28 / /sys/fs/cgroup ro - tmpfs tmpfs rw,mode=755\n"
@@ -181,16 +180,12 @@ def test_pages_on_a_kernel_without_nodes(tmp_path: Path, version: int, text: str
         cgroup.lru_bytes(1)
 
 
-def test_memory_in_each_version_and_in_none(tmp_path: Path) -> None:
-    for version, name in ((1, "memory.usage_in_bytes"), (2, "memory.current")):
-        known = _fake(tmp_path / str(version), version, files={name: "12288\n", "memory.stat": ""})
-        cgroup = find_cgroup("/system.slice/x.service", hierarchies=known)
-        assert cgroup.counts_memory
-        assert cgroup.memory_bytes() == 12288
-        assert not find_cgroup("/system.slice", hierarchies=known).counts_memory
-        with pytest.raises(NotSupported, match=f"has no {name}") as caught:
-            find_cgroup("/system.slice", hierarchies=known).memory_bytes()
-        assert "memory controller" in caught.value.hint
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_without_the_memory_controller(tmp_path: Path, version: int) -> None:
+    known = _fake(tmp_path, version)
+    with pytest.raises(NotSupported, match=r"has no memory\.stat") as caught:
+        find_cgroup("/system.slice", hierarchies=known).lru_bytes()
+    assert "memory controller" in caught.value.hint
 
 
 def test_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +209,11 @@ def test_a_cgroup_that_disappears(tmp_path: Path, version: int) -> None:
     (Path(cgroup.directory) / "cgroup.procs").unlink()
     Path(cgroup.directory).rmdir()
     assert not cgroup.exists()
-    for question in (cgroup.pids, cgroup.memory_bytes, cgroup.lru_bytes, cgroup.pressure, cgroup.inodes):
+    for question in (cgroup.pids, cgroup.lru_bytes, cgroup.pressure):
         with pytest.raises(TargetGone, match=r"/system\.slice/x\.service is gone"):
             question()
     with pytest.raises(TargetGone):
         _ = cgroup.inode
-    assert not cgroup.contains(os.getpid())
 
 
 def test_this_process_is_in_a_cgroup_of_each_hierarchy() -> None:
@@ -230,8 +224,6 @@ def test_this_process_is_in_a_cgroup_of_each_hierarchy() -> None:
         cgroup = find_cgroup(hierarchy.directory(path))
         assert (cgroup.path, cgroup.hierarchy) == (path, hierarchy)
         assert os.getpid() in cgroup.pids()
-        assert cgroup.contains(os.getpid())
-        assert not cgroup.contains(UNUSED_PID)
         root = find_cgroup(hierarchy.mount_point)
         assert set(cgroup.pids()) <= set(root.pids())
         assert 2 not in root.pids()  # kthreadd
@@ -243,7 +235,7 @@ def _each_hierarchy() -> list[Hierarchy]:
     return [one for one in known if one.version == 2 or one.controllers & {"memory", "pids", "name=systemd"}]
 
 
-def test_processes_of_a_cgroup_and_below(child: Child) -> None:
+def test_processes_of_a_cgroup_and_below() -> None:
     require("cgroup")
     for hierarchy in _each_hierarchy():
         with memory_child() as other, fresh_cgroup(hierarchy) as cgroup:
@@ -255,14 +247,6 @@ def test_processes_of_a_cgroup_and_below(child: Child) -> None:
             assert cgroup.pids() == sorted([other.pid, fork])
             inside = find_cgroup(f"{cgroup.path}/in side", hierarchies=[hierarchy])
             assert inside.pids() == [fork]
-            assert [cgroup.contains(pid) for pid in (other.pid, fork, child.pid, UNUSED_PID)] == [
-                True,
-                True,
-                False,
-                False,
-            ]
-            assert [inside.contains(pid) for pid in (other.pid, fork)] == [False, True]
-            assert cgroup.inodes() == {cgroup.inode, inside.inode}
             other.reap(fork)
             assert inside.pids() == []
             other.kill()  # a zombie
@@ -296,15 +280,18 @@ def test_memory_of_a_cgroup(child: Child) -> None:
     with fresh_cgroup() as cgroup:
         join(cgroup, child.pid)
         address = child.map_aligned(32 * MIB)
-        if not cgroup.counts_memory:
+        if not counts_memory(cgroup):
             pytest.skip("no memory controller")
-        before = cgroup.memory_bytes()
         child.write(address, 32 * MIB // PAGE_SIZE)
-        assert cgroup.memory_bytes() - before == pytest.approx(32 * MIB, rel=0.1)
         # Pages come to the LRU in batches, and the kernel sums its counts up to two seconds later.
-        assert 0 <= cgroup.lru_bytes() <= cgroup.memory_bytes() + 2 * MIB
+        assert 0 <= cgroup.lru_bytes() <= _charged_bytes(cgroup) + 2 * MIB
         assert cgroup.lru_bytes() == pytest.approx(sum(cgroup.lru_bytes(node) for node in _nodes(cgroup)), abs=MIB)
         child.end()
+
+
+def _charged_bytes(cgroup: Cgroup) -> int:
+    name = "memory.current" if cgroup.version == 2 else "memory.usage_in_bytes"
+    return int((Path(cgroup.directory) / name).read_text())
 
 
 def _nodes(cgroup: Cgroup) -> list[int]:

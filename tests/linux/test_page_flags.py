@@ -11,7 +11,7 @@ from memtherm.linux import page_flags
 from memtherm.linux.page_flags import PageFlag, head_frames, read_page_cgroups, read_page_flags
 from memtherm.linux.pagemap import Pagemap, frame_numbers
 from memtherm.linux.process import open_process
-from support.cgroups import fresh_cgroup, join
+from support.cgroups import counts_memory, fresh_cgroup, join
 from support.children import HUGE_PAGE_SIZE, MADV_HUGEPAGE, PAGE_SIZE, SHARED, Child, memory_child
 from support.privileges import run_as_nobody
 from support.requires import require
@@ -71,7 +71,7 @@ def test_frames_in_any_order_and_beyond_the_last(child: Child) -> None:
 def test_the_cgroup_of_a_page(child: Child) -> None:
     require("cgroup", "thp")
     with fresh_cgroup() as cgroup:
-        if not cgroup.counts_memory:
+        if not counts_memory(cgroup):
             pytest.skip("no memory controller")
         before, small, huge = child.map(PAGE_SIZE), child.map(8 * PAGE_SIZE), child.map_aligned(2 << 20)
         child.write(before)

@@ -1,15 +1,14 @@
-"""Processes: identity, life and death, memory, processor time, names."""
+"""Processes: identity, life and death, memory, names."""
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
-from memtherm.linux.process import is_self_or_ancestor, open_process, parse_stat
+from memtherm.linux.process import open_process, parse_stat
 from support.children import Child, memory_child
 from support.privileges import run_as_nobody
 from support.requires import require
@@ -52,7 +51,7 @@ def test_a_zombie_is_gone(child: Child) -> None:
         child.kill()
         assert Path(f"/proc/{child.pid}").exists()  # not reaped
         assert not process.is_alive()
-        for question in (process.stat, process.rss_bytes, process.swap_bytes, process.cpu_time_s, process.check_alive):
+        for question in (process.stat, process.rss_bytes, process.swap_bytes, process.check_alive):
             with pytest.raises(TargetGone):
                 question()
     with pytest.raises(TargetGone, match=f"process {child.pid} is gone"):
@@ -63,7 +62,7 @@ def test_a_reaped_process_is_gone(child: Child) -> None:
     with open_process(child.pid) as process:
         child.end()
         assert not process.is_alive()
-        for question in (process.stat, process.rss_bytes, process.cpu_time_s, process.is_kernel_thread):
+        for question in (process.stat, process.rss_bytes, process.is_kernel_thread):
             with pytest.raises(TargetGone) as caught:
                 question()
             assert caught.value.hint
@@ -86,8 +85,6 @@ def test_another_process_with_the_pid_is_not_the_target() -> None:
                 assert not process.is_alive()
                 with pytest.raises(TargetGone):
                     process.read_file("maps")
-                with pytest.raises(TargetGone):
-                    process.cpu_time_s()
                 return
     pytest.skip("could not get the same pid again")
 
@@ -143,20 +140,6 @@ def test_resident_memory_follows_the_pages(child: Child) -> None:
         assert process.swap_bytes() == 0
 
 
-def test_processor_time_agrees_with_proc(child: Child) -> None:
-    address = child.map_aligned(4096)
-    with open_process(child.pid) as process:
-        before_s = process.cpu_time_s()
-        child.keep_touching([(address, 1, 1)])
-        deadline = time.monotonic() + 10
-        while process.cpu_time_s() - before_s < 0.2:
-            assert time.monotonic() < deadline
-        child.stop_touching()
-        fields = process.read_file("stat").rpartition(b")")[2].split()
-        ticks_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        assert process.cpu_time_s() == pytest.approx(ticks_s, abs=0.05)
-
-
 def test_a_kernel_thread() -> None:
     if not Path("/proc/2/comm").exists() or Path("/proc/2/comm").read_text() != "kthreadd\n":
         pytest.skip("pid 2 is not kthreadd in this pid namespace")
@@ -182,11 +165,3 @@ def test_nobody_may_look_into_a_process_of_root(child: Child) -> None:
             return process.is_alive(), caught.value.hint
 
     assert run_as_nobody(look) == (True, "run as root or as its user, or with CAP_SYS_PTRACE")
-
-
-def test_self_and_ancestors(child: Child) -> None:
-    assert is_self_or_ancestor(os.getpid())
-    assert is_self_or_ancestor(os.getppid())
-    assert is_self_or_ancestor(1)
-    assert not is_self_or_ancestor(child.pid)
-    assert not is_self_or_ancestor(UNUSED_PID)

@@ -1,15 +1,17 @@
 """The table of processes: what it reads, when it reads again, what it costs."""
 
 import os
+import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from memtherm.errors import InvalidInput
-from memtherm.linux.process_table import ProcessFacts, ProcessTable, user_id_of
-from memtherm.linux.processes import children_of, find_by_name, list_pids
+from memtherm.linux.process_table import ProcessFacts, ProcessTable, programs_among, user_id_of
 from support.children import Child, memory_child
 from support.privileges import NOBODY
 from support.requires import require
@@ -30,29 +32,68 @@ def table() -> ProcessTable:
     return fresh
 
 
+def _witnessed() -> set[int]:
+    """What ps lists: processes, not threads; it also lists zombies (Z) and kernel threads (children of 2)."""
+    text = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in text.splitlines()]
+    return {int(pid) for pid, parent, state in rows if state[0] != "Z" and pid != "2" and parent != "2"}
+
+
 def test_every_process_and_nothing_else(child: Child) -> None:
-    before = set(list_pids())
-    table = ProcessTable(asks_names=False, asks_users=False)
-    table.refresh()
-    assert before & set(list_pids()) <= table.facts.keys() <= before | set(list_pids())
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        before = _witnessed()
+        table = ProcessTable(asks_names=False, asks_users=False)
+        table.refresh()
+        after = _witnessed()
+    finally:
+        done.set()
+        thread.join()
+    # What ends or begins meanwhile may be on either side.
+    assert before & after <= table.facts.keys()
+    assert thread.native_id not in table.facts
     assert {os.getpid(), child.pid} <= table.facts.keys()
     assert 2 not in table.facts  # kthreadd
     mine = table.facts[child.pid]
     assert (mine.pid, mine.parent_pid, mine.user_id, mine.names) == (child.pid, os.getpid(), -1, ())
 
 
-def test_names_are_those_of_find_by_name(child: Child) -> None:
+def test_programs_among_pids(child: Child) -> None:
+    assert programs_among([UNUSED_PID, os.getpid(), child.pid, 2, 1]) == [os.getpid(), child.pid, 1]
+    child.kill()
+    assert Path(f"/proc/{child.pid}").exists()  # a zombie
+    assert programs_among([UNUSED_PID, os.getpid(), child.pid, 1]) == [os.getpid(), 1]
+
+
+def test_names_are_those_of_comm_executable_and_first_argument(child: Child, tmp_path: Path) -> None:
     child.rename("memtherm a(b) c")
-    with subprocess.Popen(["/some/where/memtherm-argument", "60"], executable="/bin/sleep") as by_argument:
+    program = tmp_path / "memtherm-test-a-long-name"  # longer than comm
+    shutil.copy("/bin/sleep", program)
+    with (
+        subprocess.Popen([program, "60"]) as by_executable,
+        subprocess.Popen(["/some/where/memtherm-argument", "60"], executable="/bin/sleep") as by_argument,
+    ):
         try:
             table = ProcessTable(asks_names=True, asks_users=False)
             table.refresh()
-            for pattern in ("memtherm a(b) c", "memtherm-argumen?", "memtherm-*", "sleep", "*python*"):
-                expected = find_by_name(pattern)
-                found = [pid for pid, one in table.facts.items() if one.is_called(pattern)]
-                assert {child.pid, by_argument.pid} & set(found) == {child.pid, by_argument.pid} & set(expected)
+            ours = [table.facts[pid] for pid in (child.pid, by_executable.pid, by_argument.pid)]
+            for pattern, is_called in (
+                ("memtherm a(b) c", [True, False, False]),
+                ("memtherm-test-a-long-name", [False, True, False]),
+                ("memtherm-test-a-long-*", [False, True, False]),
+                ("memtherm-argument", [False, False, True]),
+                ("memtherm-argumen", [False, False, False]),
+                ("memtherm-*", [False, True, True]),
+                ("MEMTHERM-*", [False, False, False]),
+                ("sleep", [False, False, True]),
+                ("*python*", [True, False, False]),
+            ):
+                assert [one.is_called(pattern) for one in ours] == is_called, pattern
         finally:
             by_argument.kill()
+            by_executable.kill()
 
 
 def test_a_name_with_a_bracket_is_meant_as_it_stands() -> None:
@@ -111,7 +152,7 @@ def test_descendants(child: Child) -> None:
     first, second = child.fork(), child.fork()
     table = ProcessTable(asks_names=False, asks_users=False)
     table.refresh()
-    assert table.descendants([child.pid]) == {first, second} == set(children_of([child.pid]))
+    assert table.descendants([child.pid]) == {first, second}
     assert {child.pid, first, second} <= table.descendants([os.getpid()])
     assert table.descendants([child.pid], without=[first]) == {second}
     assert not {child.pid, first} & table.descendants([os.getpid()], without=[child.pid])

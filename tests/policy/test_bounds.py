@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from memtherm.core.pattern import ANY, Bounds
 from memtherm.errors import InvalidInput
-from memtherm.policy.bounds import format_bounds, parse_bounds, parse_percentage
-from memtherm.units import exact_rate, exact_size, exact_time, parse_size, parse_time
+from memtherm.policy.bounds import parse_bounds, parse_percentage
+from memtherm.units import parse_size, parse_time
 
 
 @pytest.mark.parametrize(
@@ -58,29 +58,6 @@ def test_what_is_not_a_closed_interval_is_refused_with_the_right_form(text: str,
 def test_a_rate_needs_its_sign_in_a_policy(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a percentage"):
         parse_percentage(text)
-
-
-def _closed(values: st.SearchStrategy[float]) -> st.SearchStrategy[Bounds]:
-    pairs = st.tuples(values, values).map(lambda pair: Bounds(min(pair), max(pair)))
-    return (
-        pairs | values.map(lambda low: Bounds(low, None)) | values.map(lambda high: Bounds(None, high)) | st.just(ANY)
-    )
-
-
-@given(_closed(st.integers(0, 2**64 - 1)))
-def test_bounds_of_sizes_read_back(bounds: Bounds) -> None:
-    text = format_bounds(bounds, lambda value: exact_size(int(value)))
-    assert parse_bounds(text, parse_size) == bounds
-
-
-@given(_closed(st.floats(0, 1e9, allow_subnormal=False).map(lambda time_s: round(time_s, 9))))
-def test_bounds_of_times_read_back(bounds: Bounds) -> None:
-    assert parse_bounds(format_bounds(bounds, exact_time), parse_time) == bounds
-
-
-@given(_closed(st.floats(0, 1).map(lambda rate: round(rate, 9))))
-def test_bounds_of_rates_read_back(bounds: Bounds) -> None:
-    assert parse_bounds(format_bounds(bounds, exact_rate), parse_percentage) == bounds
 
 
 @given(st.text(alphabet="<>=.%0159KMimns anyé\n", max_size=20))

@@ -64,7 +64,10 @@ def test_a_policy_is_explained_from_target_to_guard() -> None:
         "at intervals that fit themselves to the target and to 1 % of one CPU, with 10 to 1000 regions",
         'scheme "it": pages out memory in regions of any size that was not accessed for 2 minutes or longer',
         'scheme "scheme 2 (stat)": counts memory in regions of any size at any access rate',
-        "leaves targets with less than 64 MiB in memory alone",
+        "leaves targets alone that have less than 64 MiB in memory and swap together",
+        "pages out at most 1 GiB of a target a second on average, leaves 5 % of all swap free, "
+        "stops paging out where more than 0.2 % of the working set comes back within a minute, "
+        "stops where some task waits for memory more than 10 % of the time and slows down from half of both on",
     ]
 
 
@@ -159,26 +162,65 @@ def test_targets_of_all_kinds_are_told() -> None:
     )
 
 
-def test_guards_that_differ_from_what_is_usual_are_told() -> None:
+ALL_LIMITED = tuple(
+    Scheme(action=action) for action in (Action.PAGEOUT, Action.WILLNEED, Action.MIGRATE_HOT, Action.COLLAPSE)
+)
+
+
+def _of_guards(guard: GuardSettings, *schemes: Scheme) -> list[str]:
+    return explain_policy(Policy(schemes=named(schemes), guard=guard))[2 + len(schemes) :]
+
+
+def test_all_guards_are_told() -> None:
     strict = GuardSettings(
         allow_ptrace=True, keep_huge_page_advice=True, max_refault_rate=0.01, max_memory_pressure=0.05,
         max_bytes_per_s=1 << 20, min_free_swap=0.5, override_application_hints=True,
     )  # fmt: skip
-    assert explain_policy(Policy(guard=strict))[3:] == [
+    assert _of_guards(strict, *ALL_LIMITED) == [
+        "leaves targets alone that have less than 64 MiB in memory and swap together",
         "acts even against huge page advice that the application gave itself",
         "stops a target for a moment to have it give huge page advice itself (ptrace)",
         "leaves the huge page advice that it gave in place at the end",
-        "stops paging out where more than 1 % of the working set comes back within a minute",
-        "stops where some task waits for memory more than 5 % of the time",
-        "pages out, moves and collapses at most 1 MiB of a target a second",
-        "leaves 50 % of all swap free",
+        "pages out, brings back, moves and collapses at most 1 MiB of a target a second on average, "
+        "leaves 50 % of all swap free, "
+        "stops paging out where more than 1 % of the working set comes back within a minute, "
+        "stops where some task waits for memory more than 5 % of the time and slows down from half of both on",
     ]
-    loose = GuardSettings(min_target_bytes=0, max_refault_rate=0.0, max_memory_pressure=0.0, max_bytes_per_s=0)
-    assert explain_policy(Policy(guard=loose))[2:] == [
+
+
+def test_guards_that_are_off_are_told() -> None:
+    loose = GuardSettings(
+        min_target_bytes=0, max_refault_rate=0.0, max_memory_pressure=0.0, max_bytes_per_s=0, min_free_swap=0.0
+    )
+    assert _of_guards(loose, *ALL_LIMITED) == [
+        "pages out, brings back, moves and collapses as much of a target at once as the schemes say",
+        "may fill swap",
         "does not mind how much of what it paged out comes back",
         "does not mind memory pressure",
-        "pages out, moves and collapses as much of a target at once as the schemes say",
     ]
+    one_off = GuardSettings(min_target_bytes=0, max_memory_pressure=0.0)
+    assert _of_guards(one_off, Scheme(action=Action.PAGEOUT)) == [
+        "pages out at most 1 GiB of a target a second on average, leaves 5 % of all swap free, "
+        "stops paging out where more than 0.2 % of the working set comes back within a minute "
+        "and slows down from half of that on",
+        "does not mind memory pressure",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "does"),
+    [
+        (Action.COLLAPSE, "collapses"),
+        (Action.MIGRATE_COLD, "moves"),
+        (Action.WILLNEED, "brings back"),
+        (Action.STAT, ""),
+        (Action.COLD, ""),
+    ],
+)
+def test_guards_are_told_where_they_concern_a_scheme(action: Action, does: str) -> None:
+    told = _of_guards(GuardSettings(min_target_bytes=0), Scheme(action=action))
+    rest = "stops where some task waits for memory more than 10 % of the time and slows down from half of that on"
+    assert told == ([f"{does} at most 1 GiB of a target a second on average, {rest}"] if does else [])
 
 
 def test_fixed_intervals_are_told() -> None:

@@ -25,14 +25,14 @@ COLD = {"access_rate": Bounds(0, 0), "age_s": Bounds(120, None)}
     ("scheme", "parts"),
     [
         (_scheme(Action.PAGEOUT, **COLD), []),
-        (_scheme(Action.COLD, age_s=Bounds(120, None)), ["acts on hot memory"]),
+        (_scheme(Action.COLD, age_s=Bounds(120, None)), ["run --apply refuses it as it is"]),
         (_scheme(Action.PAGEOUT, access_rate=Bounds(0, 1), age_s=Bounds(1, None)), ["acts on hot memory"]),
         (_scheme(Action.PAGEOUT, access_rate=Bounds(0, 0)), ["without a least age"]),
         (_scheme(Action.PAGEOUT), ["acts on hot memory", "without a least age"]),
         (_scheme(Action.COLLAPSE), ["nobody uses"]),
         (_scheme(Action.HUGEPAGE, access_rate=Bounds(0.5, None)), []),
-        (_scheme(Action.MIGRATE_COLD, **COLD), ["moves nothing; add destinations"]),
-        (_scheme(Action.LRU_DEPRIO, **COLD), ["cannot do lru_deprio on another process"]),
+        (_scheme(Action.MIGRATE_COLD, **COLD), ["has no destinations: run --apply refuses it; add"]),
+        (_scheme(Action.LRU_DEPRIO, **COLD), ["cannot do lru_deprio on another process: run --apply refuses it"]),
         (_scheme(Action.STAT, age_s=Bounds(5, 5)), ["age is one exact value"]),
         (_scheme(Action.STAT, size_bytes=Bounds(None, 100)), ["never matches"]),
         (_scheme(Action.WILLNEED), []),
@@ -78,6 +78,12 @@ def test_warnings_of_limits(limits: dict[str, object], parts: list[str]) -> None
         assert part in warning
 
 
+def test_a_bound_that_takes_in_hot_memory_is_meant_and_not_refused() -> None:
+    (warning,) = scheme_warnings(_scheme(Action.PAGEOUT, access_rate=Bounds(0, 1), age_s=Bounds(1, None)))
+    assert "acts on hot memory" in warning
+    assert "refuses" not in warning
+
+
 def test_a_policy_without_faults_has_no_warnings() -> None:
     assert warnings(Policy(schemes=(_scheme(Action.PAGEOUT, **COLD),))) == []
 
@@ -95,7 +101,7 @@ def test_warnings_of_a_policy_name_the_scheme_and_the_guard() -> None:
 def test_huge_page_advice_needs_the_guard_to_allow_ptrace() -> None:
     schemes = (_scheme(Action.HUGEPAGE, access_rate=Bounds(0.5, None)),)
     (warning,) = warnings(Policy(schemes=schemes))
-    assert "allow_ptrace = true in [guard]" in warning
+    assert "allow_ptrace = true in [guard]: without it run --apply refuses it" in warning
     assert "collapse needs no ptrace" in warning
     assert warnings(Policy(schemes=schemes, guard=GuardSettings(allow_ptrace=True))) == []
 

@@ -57,6 +57,11 @@ def _remove(folder: Path) -> None:
                     raise
 
 
+def counts_memory(cgroup: Cgroup) -> bool:
+    """Whether memory is charged to it, and not to a parent: whether its memory controller is on."""
+    return (Path(cgroup.directory) / "memory.stat").exists()
+
+
 def join(cgroup: Cgroup, pid: int, *, below: str = "") -> None:
     """Move a process there; `below` names a cgroup in it, made if it is not there."""
     folder = Path(cgroup.directory) / below

@@ -67,7 +67,6 @@ _REASONS: dict[str, Callable[[HostFacts], str]] = {
     "cc": lambda _: _yes(shutil.which("cc") is not None, "cc not installed"),
     "clang": lambda _: _yes(shutil.which("clang") is not None, "clang not installed"),
     "swap": _lacks_swap,
-    "zram": lambda _: _yes(Path("/sys/block/zram0").exists(), "no /dev/zram0"),
     "pagemap_scan": lambda facts: _yes(facts.has_pagemap_scan, "no PAGEMAP_SCAN (new in 6.7)"),
     "process_madvise": lambda facts: _yes(facts.has_process_madvise, "no process_madvise"),
     "idle": lambda facts: _yes(facts.has_idle_bitmap, "no idle page tracking"),

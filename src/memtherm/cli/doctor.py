@@ -56,7 +56,7 @@ def command(*, as_json: bool) -> None:
 def _host(facts: "HostFacts") -> dict[str, str]:
     """What is worth knowing about the host, in words."""
     swap, thp, psi, damon = facts.swap, facts.huge_pages, facts.memory_pressure, facts.damon
-    zram = ", zram among it" if swap.has_zram else ""
+    zram = ", zram among it" if facts.has_zram else ""
     return {
         "kernel": f"{facts.kernel_release} on {facts.machine}, {facts.cpu_count} CPUs",
         "memory": format_size(facts.memory_bytes),

@@ -8,14 +8,14 @@ import errno
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
 from memtherm.linux.pressure import PressureReading, read_pressure
-from memtherm.linux.processes import programs_among
+from memtherm.linux.process_table import programs_among
 
 # LRU pages without the unevictable ones, by version.
 _LRU_KEYS = {1: ("anon", "file"), 2: ("inactive_anon", "active_anon", "inactive_file", "active_file")}
@@ -114,20 +114,11 @@ class Cgroup:
 
     @property
     def inode(self) -> int:
-        """What /proc/kpagecgroup shows for its own pages, not for those below it, if it `counts_memory`."""
+        """What /proc/kpagecgroup shows for its own pages, not for those below it, if memory is charged to it."""
         try:
             return Path(self.directory).stat().st_ino
         except FileNotFoundError as error:
             raise self._gone() from error
-
-    def inodes(self) -> frozenset[int]:
-        """`inode` of it and of all control groups below it."""
-        return frozenset(self._answers(lambda directory: (Path(directory).stat().st_ino,)))
-
-    @property
-    def counts_memory(self) -> bool:
-        """Whether memory is charged to it, and not to a parent: whether its memory controller is on."""
-        return (Path(self.directory) / "memory.stat").exists()
 
     def exists(self) -> bool:
         """Whether it exists now."""
@@ -136,25 +127,7 @@ class Cgroup:
     def pids(self) -> list[int]:
         """Pids of the processes in it and below it, ascending, without kernel threads and zombies."""
         # 0 stands for a process outside of our pid namespace.
-        return programs_among(sorted(self._answers(_read_pids) - {0}))
-
-    def contains(self, pid: int) -> bool:
-        """Whether the process is in it or below it.  False for a process that is gone."""
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return any(
-            _below(line.split(":", 2)[2], self.path) is not None for line in lines if self.hierarchy.is_in_line(line)
-        )
-
-    def memory_bytes(self) -> int:
-        """Memory charged to it and below: of processes, their files' caches, and the kernel's for them.
-
-        Raises NotSupported without the memory controller; the root of version 2 has no such number.
-        """
-        return int(self._read("memory.current" if self.version == 2 else "memory.usage_in_bytes"))
+        return programs_among(sorted(self._all_pids() - {0}))
 
     def lru_bytes(self, node: int | None = None) -> int:
         """Pages that reclaim can look at, anonymous and of files, of it and below, on `node` or on all.
@@ -209,18 +182,18 @@ class Cgroup:
                 raise NotPermitted(f"may not read {name} of the cgroup {self.path}", hint="run as root") from error
             raise
 
-    def _answers(self, ask: Callable[[str], Iterable[int]]) -> set[int]:
-        """What `ask` tells of its directory and each below; what is removed meanwhile is left out."""
-        answers: set[int] = set()
+    def _all_pids(self) -> set[int]:
+        """Pids in its directory and each below; what is removed meanwhile is left out."""
+        found: set[int] = set()
         for directory, _, _ in os.walk(self.directory):
             try:
-                answers.update(ask(directory))
+                found.update(_read_pids(directory))
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
         if not self.exists():
             raise self._gone()
-        return answers
+        return found
 
     def _gone(self) -> TargetGone:
         return TargetGone(f"the cgroup {self.path} is gone", hint="it was removed: its service or container has ended")

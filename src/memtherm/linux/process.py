@@ -1,9 +1,8 @@
-"""One process: which one it is, whether it lives, how much memory and processor time it has."""
+"""One process: which one it is, whether it lives, how much memory it has."""
 
 import errno
 import os
 import select
-import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -12,7 +11,6 @@ from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
 from memtherm.linux import libc
 
 _PF_KTHREAD = 0x00200000
-_CPU_CLOCK_OF_PROCESS = 2
 _READ_BYTES = 64 * 1024
 
 
@@ -195,17 +193,6 @@ class Process:
         self.check_alive()
         return 0
 
-    def cpu_time_s(self) -> float:
-        """Processor time of all its threads since its start, to the nanosecond.  Raises TargetGone."""
-        # The clock id of clock_getcpuclockid(3), which Python lacks.  The kernel asks no privilege for it.
-        try:
-            seconds = time.clock_gettime((~self.pid << 3) | _CPU_CLOCK_OF_PROCESS)
-        except OSError as error:
-            raise _gone(self.pid) from error
-        # Read by pid: it was this process only if this process still has it.
-        self.check_alive()
-        return seconds
-
 
 def open_process(pid: int) -> Process:
     """The process that has `pid` now.
@@ -267,17 +254,3 @@ def _open_pidfd(pid: int) -> int:
 
 def _gone(pid: int) -> TargetGone:
     return TargetGone(f"process {pid} is gone", hint="it exited, or the pid is wrong; see ps or pgrep")
-
-
-def is_self_or_ancestor(pid: int) -> bool:
-    """Whether `pid` is this process or one that it descends from: such must not be made to wait for us."""
-    current = os.getpid()
-    while current > 0:
-        if current == pid:
-            return True
-        try:
-            with open(f"/proc/{current}/stat", "rb") as file:
-                current = parse_stat(file.read()).parent_pid
-        except OSError:  # an ancestor ended, so that init has taken over
-            current = 1 if current != 1 else 0
-    return False

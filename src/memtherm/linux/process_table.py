@@ -126,6 +126,11 @@ class ProcessTable:
         )
 
 
+def programs_among(pids: Iterable[int]) -> list[int]:
+    """Those of `pids` that run a program now, in their order: no kernel thread, no zombie, nothing that has gone."""
+    return [pid for pid in pids if _read_stat(pid) is not None]
+
+
 def user_id_of(user: str | int) -> int:
     """The number of a user, given by name or as a number.  Raises InvalidInput for a name that this host lacks."""
     if isinstance(user, int):

@@ -48,18 +48,6 @@ def _one_sided(sign: str, rest: str, parse: Callable[[str], float]) -> Bounds:
     return Bounds(None if sign == "<=" else value, None if sign == ">=" else value)
 
 
-def format_bounds(bounds: Bounds, exact: Callable[[float], str]) -> str:
-    """The text that `parse_bounds` reads back as the same bounds; `exact` is the inverse of its `parse`."""
-    low, high = bounds.minimum, bounds.maximum
-    if low is None and high is None:
-        return "any"
-    if high is None:
-        return f">= {exact(low or 0)}"
-    if low is None:
-        return f"<= {exact(high)}"
-    return f"== {exact(low)}" if low == high else f"{exact(low)} .. {exact(high)}"
-
-
 def parse_percentage(text: str) -> float:
     """A rate that is written with its sign.
 

@@ -30,6 +30,13 @@ _VERBS = {
     Action.STAT: "counts",
 }
 _COLDEST_FIRST = (Action.PAGEOUT, Action.COLD, Action.NOHUGEPAGE, Action.LRU_DEPRIO, Action.MIGRATE_COLD)
+# What a scheme does that is limited by guards beside its own limits.
+_LIMITED = {
+    "pages out": {Action.PAGEOUT},
+    "brings back": {Action.WILLNEED},
+    "moves": {Action.MIGRATE_HOT, Action.MIGRATE_COLD},
+    "collapses": {Action.COLLAPSE},
+}
 _MEMORY_OF_FILTERS = {
     FilterKind.ANONYMOUS: "anonymous memory",
     FilterKind.FILE: "memory of files",
@@ -76,6 +83,7 @@ def explain_policy(policy: Policy) -> list[str]:
         f"{attributes.max_nr_regions} regions",
         *(f'scheme "{scheme.name}": {explain(scheme)}' for scheme in policy.schemes),
         *_guard_sentences(policy.guard),
+        *_limit_sentences(policy),
     ]
 
 
@@ -197,37 +205,51 @@ def _memory_words(one: Filter) -> str:
 
 
 def _guard_sentences(guard: GuardSettings) -> list[str]:
-    """The guard that most often decides, and all that differ from what they are by default."""
-    usual = GuardSettings()
+    """Which targets are too small, and what is allowed that is not by default."""
     found = []
     if guard.min_target_bytes:
-        found.append(f"leaves targets with less than {exact_size(guard.min_target_bytes)} in memory alone")
+        floor = exact_size(guard.min_target_bytes)
+        found.append(f"leaves targets alone that have less than {floor} in memory and swap together")
     if guard.override_application_hints:
         found.append("acts even against huge page advice that the application gave itself")
     if guard.allow_ptrace:
         found.append("stops a target for a moment to have it give huge page advice itself (ptrace)")
     if guard.keep_huge_page_advice:
         found.append("leaves the huge page advice that it gave in place at the end")
-    if guard.max_refault_rate != usual.max_refault_rate:
-        share = exact_rate(guard.max_refault_rate)
-        found.append(
-            f"stops paging out where more than {share} of the working set comes back within a minute"
-            if guard.max_refault_rate
-            else "does not mind how much of what it paged out comes back"
-        )
-    if guard.max_memory_pressure != usual.max_memory_pressure:
-        share = exact_rate(guard.max_memory_pressure)
-        found.append(
-            f"stops where some task waits for memory more than {share} of the time"
-            if guard.max_memory_pressure
-            else "does not mind memory pressure"
-        )
-    if guard.max_bytes_per_s != usual.max_bytes_per_s:
-        found.append(
-            f"pages out, moves and collapses at most {exact_size(guard.max_bytes_per_s)} of a target a second"
-            if guard.max_bytes_per_s
-            else "pages out, moves and collapses as much of a target at once as the schemes say"
-        )
-    if guard.min_free_swap != usual.min_free_swap:
-        found.append(f"leaves {exact_rate(guard.min_free_swap)} of all swap free")
     return found
+
+
+def _limit_sentences(policy: Policy) -> list[str]:
+    """The guards that limit, slow down and stop, as far as they concern one of the schemes; then those switched off."""
+    actions = {scheme.action for scheme in policy.schemes}
+    verbs = [verb for verb, limited in _LIMITED.items() if actions & limited]
+    if not verbs:
+        return []
+    guard, does = policy.guard, list_words(verbs)
+    refaults, pressure = exact_rate(guard.max_refault_rate), exact_rate(guard.max_memory_pressure)
+    # Each with what is said where it is on, and where it is off.
+    guards: list[tuple[float, str, str]] = [
+        (
+            guard.max_bytes_per_s,
+            f"{does} at most {exact_size(guard.max_bytes_per_s)} of a target a second on average",
+            f"{does} as much of a target at once as the schemes say",
+        )
+    ]
+    brakes: list[tuple[float, str, str]] = [
+        (
+            guard.max_memory_pressure,
+            f"stops where some task waits for memory more than {pressure} of the time",
+            "does not mind memory pressure",
+        )
+    ]
+    if Action.PAGEOUT in actions:
+        guards.append(
+            (guard.min_free_swap, f"leaves {exact_rate(guard.min_free_swap)} of all swap free", "may fill swap")
+        )
+        found = f"stops paging out where more than {refaults} of the working set comes back within a minute"
+        brakes.insert(0, (guard.max_refault_rate, found, "does not mind how much of what it paged out comes back"))
+    nr_brakes = sum(value > 0 for value, _, _ in brakes)
+    on = [words for value, words, _ in (*guards, *brakes) if value]
+    on += [f"slows down from half of {'that' if nr_brakes == 1 else 'both'} on"] if nr_brakes else []
+    off = [words for value, _, words in (*guards, *brakes) if not value]
+    return [list_words(on), *off] if on else off

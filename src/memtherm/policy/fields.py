@@ -347,7 +347,7 @@ _OF_GUARDS = (
     Field(
         section="guard", key="min_target_bytes", attribute="min_target_bytes", kind=kinds.SIZE,
         default=_text(exact_size(_GUARD.min_target_bytes)),
-        sentence="Targets with less resident memory than this are left alone.",
+        sentence="Targets with less memory than this, resident and in swap together, are left alone.",
     ),
     Field(
         section="guard", key="override_application_hints", attribute="override_application_hints", kind=kinds.TRUTH,
@@ -380,8 +380,8 @@ _OF_GUARDS = (
     Field(
         section="guard", key="max_bytes_per_s", attribute="max_bytes_per_s", kind=kinds.SIZE,
         default=_text(exact_size(_GUARD.max_bytes_per_s)),
-        sentence="Most bytes of one target that all schemes together page out, move or collapse in a second.  0B is no "
-        "such limit.",
+        sentence="Most bytes of one target that all schemes together page out, bring back, move or collapse in a "
+        "second, on average; up to 5 s' worth at once.  0B is no such limit.",
     ),
     Field(
         section="guard", key="min_free_swap", attribute="min_free_swap", kind=kinds.SHARE,

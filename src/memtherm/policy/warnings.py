@@ -20,6 +20,8 @@ _FOR_HOT_MEMORY = (Action.HUGEPAGE, Action.COLLAPSE, Action.LRU_PRIO, Action.MIG
 _NOT_YET = (Action.LRU_PRIO, Action.LRU_DEPRIO)
 _BY_PTRACE = (Action.HUGEPAGE, Action.NOHUGEPAGE)
 _MIGRATIONS = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
+_REFUSED_WITHOUT_BOUND = (Action.PAGEOUT, Action.COLD)
+_REFUSED = "run --apply refuses it"
 _OUT = frozenset((Action.PAGEOUT, Action.COLD, Action.LRU_DEPRIO))
 # What one of these does, one of those undoes.  A collapse brings back what is in swap.
 _OPPOSITES = (
@@ -51,22 +53,24 @@ def scheme_warnings(scheme: Scheme) -> list[str]:
     if scheme.watermarks is not None:
         found += _watermark_warnings(scheme.watermarks)
     if scheme.action in _MIGRATIONS and not scheme.destinations:
-        found.append(f"{scheme.action} without destinations moves nothing; add destinations = [{{ node = 1 }}]")
+        found.append(f"{scheme.action} has no destinations: {_REFUSED}; add destinations = [{{ node = 1 }}]")
     if scheme.action is Action.WILLNEED and any(
         one.kind is FilterKind.YOUNG and one.allow and one.matching for one in scheme.filters
     ):
         found.append("memory that was accessed since the last look is there already: willneed has nothing to do")
     if scheme.action in _NOT_YET:
-        found.append(f"this version cannot do {scheme.action} on another process: the scheme is matched, not applied")
+        found.append(f"this version cannot do {scheme.action} on another process: {_REFUSED}")
     return found
 
 
 def _pattern_warnings(action: Action, pattern: AccessPattern) -> Iterator[str]:
     if action in _FOR_COLD_MEMORY:
         if normal(pattern.access_rate, 1).maximum is None:
+            is_refused = action in _REFUSED_WITHOUT_BOUND and pattern.access_rate.maximum is None
             yield (
                 f"{action} without an upper bound of the access rate acts on hot memory, too; for memory "
                 'that was not accessed write access_rate = "0%", or 0% 0% in a scheme line (a bare 0 is no bound)'
+                + (f"; {_REFUSED} as it is" if is_refused else "")
             )
         if normal(pattern.age_s).minimum is None:
             yield f"{action} without a least age acts on memory that was cold for one window only"
@@ -104,8 +108,8 @@ def _watermark_warnings(marks: Watermarks) -> Iterator[str]:
 def _guarded(scheme: Scheme, guard: GuardSettings) -> Iterator[str]:
     if scheme.action in _BY_PTRACE and not guard.allow_ptrace:
         yield (
-            f"{scheme.action} on another process needs allow_ptrace = true in [guard]; without it the scheme is "
-            "matched, not applied" + ("; collapse needs no ptrace" if scheme.action is Action.HUGEPAGE else "")
+            f"{scheme.action} on another process needs allow_ptrace = true in [guard]: without it {_REFUSED}"
+            + ("; collapse needs no ptrace" if scheme.action is Action.HUGEPAGE else "")
         )
     if scheme.action is Action.COLLAPSE and guard.override_application_hints:
         # Seen on 6.18 (damon-spec §5.2).  The advice of hugepage takes the flag away, and is not refused.
