@@ -323,7 +323,7 @@ def test_a_monitor_that_cannot_begin_holds_nothing(child: Child) -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, 2**31, 2**70])
 def test_a_number_that_is_no_pid(pid: int) -> None:
-    with pytest.raises(InvalidInput, match="is not a process id"):
+    with pytest.raises(InvalidInput, match="cannot exist"):
         memtherm.monitor(pid=pid)
 
 

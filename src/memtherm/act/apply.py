@@ -156,7 +156,7 @@ class TargetActor:
         if self._memory.was_replaced():
             self._advice_log.clear()
             return "the target has called exec: what was planned was for its old memory"
-        return huge_advice_refusal(self._process) if scheme.action in _HUGE_ADVICE else ""
+        return huge_advice_refusal(self._process, apply=self._apply) if scheme.action in _HUGE_ADVICE else ""
 
     def _filter(self, examined: Examined) -> str:
         """Leave what the filters let through; why none of them can be asked, or an empty text."""

@@ -70,10 +70,13 @@ class HugeAdviceEffect:
         return np.where(self._is_possible, flagged, 0)
 
 
-def huge_advice_refusal(process: Process) -> str:
-    """Why this process cannot be made to give advice, or an empty text.  Raises TargetGone."""
+def huge_advice_refusal(process: Process, *, apply: bool) -> str:
+    """Why this process cannot be made to give advice, or an empty text; a dry run leaves its memory alone.
+
+    Raises TargetGone.
+    """
     try:
-        return remote_call_refusal(process)
+        return remote_call_refusal(process, searches_code=apply)
     except HostCannot as error:
         return str(error)
 

@@ -73,12 +73,15 @@ class PtraceAdvice(IntEnum):
 _gadgets_of: OrderedDict[ProcessIdentity, machine.Gadgets] = OrderedDict()
 
 
-def remote_call_refusal(process: Process) -> str:
+def remote_call_refusal(process: Process, *, searches_code: bool = True) -> str:
     """Why advise_by_ptrace would refuse this process; empty if it would try.  Does not stop it.
 
     A reading of /proc, and once for each process a search of its code (about 1 ms).  Raises TargetGone.
+
+    Args:
+        searches_code: reading code brings pages of it into the target's memory; without it nothing is changed.
     """
-    refusal = _refusal(process)
+    refusal = _refusal(process, searches_code=searches_code)
     return "" if refusal is None else str(refusal)
 
 
@@ -150,7 +153,7 @@ def _check_ranges(start: ArrayLike, end: ArrayLike) -> tuple[NDArray[np.uint64],
 # What can be known without a stop.
 
 
-def _refusal(process: Process) -> HostCannot | None:
+def _refusal(process: Process, *, searches_code: bool = True) -> HostCannot | None:
     name = f"process {process.pid}"
     if platform.machine() != machine.MACHINE:
         return NotSupported(f"ptrace on {platform.machine()} is not supported", hint=f"only {machine.MACHINE} is")
@@ -165,7 +168,7 @@ def _refusal(process: Process) -> HostCannot | None:
         return (
             _status_refusal(process, name, first)
             or _program_refusal(process, name, first)
-            or _code_refusal(process, name, first)
+            or (_code_refusal(process, name, first) if searches_code else None)
         )
     except NotPermitted as error:
         return NotPermitted(
