@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memtherm.errors import TargetGone
-from memtherm.linux.page_cache import cached_bytes
+from memtherm.linux.page_cache import cached_pages
 from memtherm.linux.process import Process, open_process
 from support.children import SHARED, Child, memory_child
 from support.requires import require
@@ -47,9 +47,10 @@ def file() -> Iterator[Path]:
 
 
 def look(process: Process, address: int, length: int, start: int, end: int) -> int:
-    """Of the pages [start, end) of a mapping of the whole file."""
-    mapping = (address, address + length)
-    return cached_bytes(process, mapping=mapping, file_offset=0, start=address + start * PAGE, end=address + end * PAGE)
+    """Bytes in memory of the pages [start, end) of a mapping of the whole file."""
+    part = (address + start * PAGE, address + end * PAGE)
+    pages = cached_pages(process, mapping=(address, address + length), file_offset=0, start=part[0], end=part[1])
+    return int(pages.sum()) * PAGE
 
 
 @pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED])

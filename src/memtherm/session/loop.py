@@ -134,8 +134,6 @@ class MonitorLoop:
         for one in self._watched.values():
             try:
                 self._undo(one)
-            except HostCannot as problem:  # the others are to be undone all the same
-                self._events.append(f"{one.name}: what was changed could not be undone: {problem}")
             finally:
                 one.close()
         self._watched.clear()
@@ -192,10 +190,9 @@ class MonitorLoop:
         actors = {target: one.actor for target, one in self._watched.items() if one.actor is not None}
         blocked = f"stopped: {self._canary.failure}" if self._canary.failure else ""
         self._schemes.apply(self._windows, actors, self._labels(), window_ended=window_ended, blocked=blocked)
-        for target, reason in self._schemes.gone.items():
-            if window_ended:
-                self._drop(target, reason)
         if window_ended:
+            for target, reason in self._schemes.gone.items():
+                self._drop(target, reason)
             self._schemes.gone.clear()
 
     def _follow_targets(self) -> None:
@@ -223,9 +220,13 @@ class MonitorLoop:
         self._events.append(f"{one.name} is watched, too")
 
     def _undo(self, one: Watched) -> None:
-        if one.actor is not None:
+        if one.actor is None:
+            return
+        try:
             with suppress(TargetGone):
                 self._events += (f"{one.name}: {what}" for what in one.actor.end())
+        except HostCannot as problem:  # the other targets are to be undone, or watched, all the same
+            self._events.append(f"{one.name}: what was changed could not be undone: {problem}")
 
     def _conditions(self) -> Conditions:
         canary_failure = self._canary.ask()
@@ -241,7 +242,7 @@ class MonitorLoop:
         return replace(conditions, doubts=doubts(conditions, canary_failure=canary_failure))
 
     def _drop(self, target: int, reason: str) -> None:
-        """Let go of a target that has exited."""
+        """Let go of a target that has exited, or is no longer meant."""
         if target not in self._watched:
             return
         self._watched.pop(target).close()
