@@ -6,7 +6,6 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from support.held_programs import (
     MIB,
     advise_once,
     asleep,
-    compiled_programs,
     flagged,
     prepare,
     running,
@@ -37,12 +35,6 @@ from support.requires import require
 PAGE = 4096
 
 pytestmark = pytest.mark.skipif(platform.machine() != machine.MACHINE, reason=f"only on {machine.MACHINE}")
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Path]:
-    with compiled_programs() as folder:
-        yield folder
 
 
 def test_the_flags_are_set_on_the_exact_ranges_and_only_there(programs: Path) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,6 @@ from support.held_programs import (
     advise_once,
     asleep,
     assert_unharmed,
-    compiled_programs,
     flagged,
     prepare,
     running,
@@ -42,12 +41,6 @@ from support.requires import require
 PAGE = 4096
 
 pytestmark = pytest.mark.skipif(platform.machine() != machine.MACHINE, reason=f"only on {machine.MACHINE}")
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Path]:
-    with compiled_programs() as folder:
-        yield folder
 
 
 STEPS = ("stop", "prepare", "arm", "call", "second call", "mask", "restore", "detach")
