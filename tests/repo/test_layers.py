@@ -17,11 +17,14 @@ MAY_IMPORT = {  # room -> the other rooms that it may import
     "linux": BASE,
     "probe": BASE | {"core", "linux"},
     "act": BASE | {"core", "linux"},
+    "kdamond": BASE | {"core", "linux"},
+    "record": BASE | {"core"},
     "policy": BASE | {"core"},
     "views": BASE | {"core"},
-    "session": BASE | {"core", "linux", "probe", "act", "policy"},
+    "plot": BASE | {"core", "views"},
+    "session": BASE | {"core", "linux", "probe", "act", "kdamond", "record", "policy"},
     "testing": BASE | {"core"},
-    "cli": BASE | {"core", "linux", "probe", "act", "policy", "views", "session"},
+    "cli": BASE | {"core", "linux", "probe", "act", "kdamond", "record", "policy", "views", "plot", "session"},
 }
 # The package root only hands names on, lazily; nobody inside imports it.
 ROOT = {"__init__", "__main__"}
@@ -35,6 +38,11 @@ ONLY_IN = {
     "click": {"cli"},
     "pydantic": {"policy"},
     "pydantic_core": {"policy"},
+    "nanoarrow": {"record"},
+    "backports": {"record"},
+    "pyarrow": {"record"},
+    "matplotlib": {"plot"},
+    "rich": {"cli"},
 }
 # Whoever is not the command line answers with values and exceptions.
 ONLY_CLI_CALLS = {"print", "exit", "quit", "sys.exit", "SystemExit"}
