@@ -19,6 +19,8 @@ COMPANIONS: dict[str, dict[str, str]] = {
     "target": {},
     "target.children": {"name": '"redis-server"'},
     "target.label": {"name": '"redis-server"'},
+    "target.physical": {"name": '"redis-server"'},
+    "target.ranges": {"name": '"redis-server"'},
     "scheme": {"action": '"stat"'},
     "scheme.goals": {"metric": '"memory_pressure"', "target": '"10ms"'},
     "scheme.goals.node": {"metric": '"free_memory"', "target": '"20%"'},

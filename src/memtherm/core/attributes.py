@@ -7,7 +7,7 @@ from typing import Any
 from memtherm.errors import InvalidInput
 from memtherm.units import format_time
 
-METHODS = ("auto", "census", "sampling")
+METHODS = ("auto", "census", "sampling", "smaps", "kdamond")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,9 @@ class MonitoringAttributes:
 
     Attributes:
         interval_goal: intervals fit themselves to the target; without it they stay as they are.
-        method: `census`, `sampling`, or `auto`: census while it can be had for the goal's share of a CPU.
+        method: `census` counts every page, `sampling` lets one speak for its region, `smaps` samples whole mappings
+            without privilege, `kdamond` is the kernel's own DAMON; `auto` takes the census while it can be had for the
+            goal's share of a CPU, and beyond that the best of the others that this host has.
 
     Raises:
         InvalidInput: a value that DAMON refuses as well.

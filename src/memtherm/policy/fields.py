@@ -79,9 +79,9 @@ SECTIONS = {
         Section(path="", sentence="The top of the file."),
         Section(
             path="target", repeated=True,
-            sentence="Processes.  Each target has exactly one of `name`, `pid`, `user` and `cgroup`.  May be left out: "
-            "`--pid` and the like name targets too.",
-            later=("command", "uid"), together=(("name", "pid", "user", "cgroup"),),
+            sentence="Processes, or physical memory.  Each target has exactly one of `name`, `pid`, `user`, `cgroup`, "
+            "`physical`.  May be left out: `--pid` and the like name targets too.",
+            later=("command", "uid"), together=(("name", "pid", "user", "cgroup", "physical", "children", "ranges"),),
         ),
         Section(
             path="scheme", repeated=True,
@@ -158,6 +158,14 @@ _OF_TARGETS = (
     Field(
         section="target", key="children", attribute="children", kind=kinds.TRUTH, default=_word(truth=False),
         sentence="The processes that these start are targets, too, and what those start.",
+    ),
+    Field(
+        section="target", key="physical", attribute="physical", kind=kinds.TRUTH, default=_word(truth=False),
+        sentence="All memory of the host, whoever uses it.  Only the kernel's DAMON sees it (`method = \"kdamond\"`).",
+    ),
+    Field(
+        section="target", key="ranges", attribute="ranges", kind=kinds.ADDRESS_RANGES, default="all",
+        sentence="Only these addresses, of each process or of physical memory.  Only the kernel's DAMON keeps to them.",
     ),
     Field(
         section="target", key="label", attribute="label", kind=kinds.LABEL, default="the text of what selects them",

@@ -187,7 +187,8 @@ def _parse_address(text: str) -> int:
     return parse_size(text)
 
 
-def _parse_addresses(text: str) -> tuple[int, int]:
+def parse_addresses(text: str) -> tuple[int, int]:
+    """Start and end of `0x7f00000-0x7f80000`, half-open.  Raises InvalidInput."""
     match = _ADDRESSES.fullmatch(text)
     if match is None:
         raise InvalidInput(f"{shown(text)} is not a range of addresses", hint='write it like "0x7f00000-0x7f80000"')
@@ -216,6 +217,12 @@ def _parse_labels(value: object) -> object:
     if not value:
         raise InvalidInput("is empty", hint="leave the key out for all targets")
     return tuple(_parse_name(label) for label in value)
+
+
+def _parse_address_ranges(value: object) -> object:
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise InvalidInput("is no list of ranges of addresses", hint='write it like ["0x7f0000000000-0x7f8000000000"]')
+    return tuple(parse_addresses(one) for one in value)
 
 
 def _parse_goal_value(value: object) -> object:
@@ -269,7 +276,10 @@ RATE_BOUNDS = _from_text("bounds of an access rate", '"<= 5%"', _parse_rate_boun
 TIME_BOUNDS = _from_text("bounds of a time", '">= 2min"', _parse_time_bounds)
 SHARE = _from_text("a percentage", '"5%"', parse_share)
 FRACTION = _from_text("a fraction", '"1/1024"', _parse_fraction)
-ADDRESSES = _from_text("a range of addresses", '"0x7f0000000000-0x7f8000000000"', _parse_addresses)
+ADDRESSES = _from_text("a range of addresses", '"0x7f0000000000-0x7f8000000000"', parse_addresses)
+ADDRESS_RANGES = Kind(
+    "a list of ranges of addresses", '["0x7f0000000000-0x7f8000000000"]', _parse_address_ranges, ("array",)
+)
 METHOD = _from_text("a method", '"census"', _parse_method, choices=METHODS)
 GOAL_VALUE = Kind("a value in the metric's unit", '"10ms"', _parse_goal_value, ("string", "number"))
 PID = _whole_number("a pid", "4242", 1, MAX_PID)
