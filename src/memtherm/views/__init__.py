@@ -1,1 +1,1 @@
-"""Snapshots → rows and strips: numbers for people.  Imports `core` and `units` only."""
+"""Snapshots and whole runs → rows, matrices, distributions: numbers for people.  Imports `core` and the base only."""
