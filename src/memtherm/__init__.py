@@ -4,9 +4,10 @@ Layers, each importing only what stands before it (tests/repo/test_layers.py hol
 
     errors, units              for all
     core    linux              the engine, pure numpy  ·  everything that is Linux
-    probe   act   policy       see  ·  act  ·  text ↔ values
+    probe   act   kdamond      see  ·  act  ·  the kernel's own DAMON
+    policy  record             text ↔ values  ·  files of what was seen
     session                    joins them: thread, clock, lifetime
-    views                      snapshots → numbers for people (imports core alone)
+    views   plot               snapshots → numbers for people (imports core alone)  ·  pictures
     cli                        the commands: the only place that prints and exits
 """
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from memtherm.core.filters import Filter, FilterKind
     from memtherm.core.goals import Goal, GoalMetric, Tuner
     from memtherm.core.guard import GuardSettings
+    from memtherm.core.history import History
     from memtherm.core.pattern import AccessPattern, Bounds
     from memtherm.core.plan import Refusal
     from memtherm.core.quota import Quota, Weights
     from memtherm.core.report import QuotaReport, Report, SchemeReport
     from memtherm.core.scheme import Action, Destination, Scheme, SchemeStatistics
+    from memtherm.core.selection import Selection
     from memtherm.core.snapshot import Conditions, Regions, Snapshot, TargetInfo
     from memtherm.core.watermarks import Watermarks
     from memtherm.errors import (
@@ -40,8 +43,13 @@ if TYPE_CHECKING:
     from memtherm.policy.reference import json_schema
     from memtherm.policy.scheme_line import parse_scheme_line
     from memtherm.policy.values import Policy, TargetSelector
+    from memtherm.record.header import RecordHeader
+    from memtherm.record.reader import Record, open_record
+    from memtherm.record.writer import RecordWriter
     from memtherm.session.open import monitor
+    from memtherm.session.recording import record_session
     from memtherm.session.session import Session
+    from memtherm.views.heatmap import HeatMap, heat, heat_map
 
 __version__ = "0.1.0"
 
@@ -57,6 +65,8 @@ _HOMES = {
     "Goal": "memtherm.core.goals",
     "GoalMetric": "memtherm.core.goals",
     "GuardSettings": "memtherm.core.guard",
+    "HeatMap": "memtherm.views.heatmap",
+    "History": "memtherm.core.history",
     "HostCannot": "memtherm.errors",
     "HostFacts": "memtherm.linux.facts",
     "InvalidInput": "memtherm.errors",
@@ -69,12 +79,16 @@ _HOMES = {
     "ProbeNotTrusted": "memtherm.errors",
     "Quota": "memtherm.core.quota",
     "QuotaReport": "memtherm.core.report",
+    "Record": "memtherm.record.reader",
+    "RecordHeader": "memtherm.record.header",
+    "RecordWriter": "memtherm.record.writer",
     "Refusal": "memtherm.core.plan",
     "Regions": "memtherm.core.snapshot",
     "Report": "memtherm.core.report",
     "Scheme": "memtherm.core.scheme",
     "SchemeReport": "memtherm.core.report",
     "SchemeStatistics": "memtherm.core.scheme",
+    "Selection": "memtherm.core.selection",
     "Session": "memtherm.session.session",
     "Snapshot": "memtherm.core.snapshot",
     "TargetBusy": "memtherm.errors",
@@ -84,11 +98,15 @@ _HOMES = {
     "Tuner": "memtherm.core.goals",
     "Watermarks": "memtherm.core.watermarks",
     "Weights": "memtherm.core.quota",
+    "heat": "memtherm.views.heatmap",
+    "heat_map": "memtherm.views.heatmap",
     "json_schema": "memtherm.policy.reference",
     "load_policy": "memtherm.policy.file",
     "monitor": "memtherm.session.open",
+    "open_record": "memtherm.record.reader",
     "parse_scheme_line": "memtherm.policy.scheme_line",
     "probe_host": "memtherm.linux.facts",
+    "record_session": "memtherm.session.recording",
 }
 
 __all__ = [
@@ -102,6 +120,8 @@ __all__ = [
     "Goal",
     "GoalMetric",
     "GuardSettings",
+    "HeatMap",
+    "History",
     "HostCannot",
     "HostFacts",
     "InvalidInput",
@@ -114,12 +134,16 @@ __all__ = [
     "ProbeNotTrusted",
     "Quota",
     "QuotaReport",
+    "Record",
+    "RecordHeader",
+    "RecordWriter",
     "Refusal",
     "Regions",
     "Report",
     "Scheme",
     "SchemeReport",
     "SchemeStatistics",
+    "Selection",
     "Session",
     "Snapshot",
     "TargetBusy",
@@ -129,11 +153,15 @@ __all__ = [
     "Tuner",
     "Watermarks",
     "Weights",
+    "heat",
+    "heat_map",
     "json_schema",
     "load_policy",
     "monitor",
+    "open_record",
     "parse_scheme_line",
     "probe_host",
+    "record_session",
 ]
 
 

@@ -1,6 +1,5 @@
 """The `memtherm` command: finds the subcommand, and turns errors into one line and an exit code."""
 
-import importlib
 import os
 import signal
 import sys
@@ -8,6 +7,7 @@ from typing import Any
 
 import click
 
+from memtherm.cli.lazy import LazyGroup
 from memtherm.errors import HostCannot, InvalidInput, MemthermError, TargetGone
 
 # Subcommand → module; imported when it is asked for, so that `--help` stays fast.
@@ -15,8 +15,12 @@ _COMMANDS = {
     "doctor": "memtherm.cli.doctor",
     "demo": "memtherm.cli.demo",
     "monitor": "memtherm.cli.monitor",
+    "record": "memtherm.cli.record",
     "run": "memtherm.cli.run",
     "check": "memtherm.cli.check",
+    "report": "memtherm.cli.report.group",
+    "convert": "memtherm.cli.convert",
+    "kernel": "memtherm.cli.kernel",
 }
 
 EXIT_CODES = {InvalidInput: 2, HostCannot: 3, TargetGone: 4, MemthermError: 1}
@@ -25,18 +29,8 @@ _EXIT_BROKEN_PIPE = 141
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are modules with a `command` in them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's
-        if cmd_name not in _COMMANDS:
-            return None
-        command = importlib.import_module(_COMMANDS[cmd_name]).command
-        assert isinstance(command, click.Command)
-        return command
+class Commands(LazyGroup):
+    """All commands; a reader that goes away ends them silently."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -46,7 +40,8 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
+    modules=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 3 this host cannot or may not, 4 the target is gone.",
 )

@@ -1,0 +1,1 @@
+"""`memtherm report`: one module for each kind of report, and what they share."""

@@ -1,0 +1,50 @@
+"""`memtherm report html`: one file with everything."""
+
+from typing import Any
+
+import click
+
+from memtherm.cli.report.options import SelectionWords, record_argument, selection_options
+
+
+@click.command("html", short_help="One self-contained page: heat map, working set, all of it.")
+@record_argument
+@selection_options
+@click.option("-o", "--output", metavar="FILE", help="The page.  [default: RECORD with .html]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object about the file, for programs.")
+@click.option("--title", help="Heading.  [default: names of the targets]")
+def command(path: str, *, output: str | None, as_json: bool, title: str | None, **options: Any) -> None:
+    """Write one HTML file that needs no network: an interactive heat map, working set, distributions, mappings,
+    schemes, and how far all of it can be believed."""
+    import json
+    from pathlib import Path
+
+    from memtherm.cli.report.choose import choose
+    from memtherm.cli.report.progress import Progress, Watched
+    from memtherm.cli.report.show import print_problems, writing
+    from memtherm.plot.page import write_page
+    from memtherm.plot.page_data import PageFacts
+    from memtherm.record.reader import open_record
+    from memtherm.units import format_size
+
+    target = Path(output) if output else Path(path).with_suffix(".html")
+    with open_record(path) as record:
+        print_problems(record)
+        selection = choose(record, SelectionWords.take(options))
+        header = record.header
+        facts = [("record", path), ("written by", f"memtherm {header.memtherm_version}")]
+        facts += [("command", " ".join(header.command))] if header.command else []
+        facts += list(header.host.items())
+        names = ", ".join(dict.fromkeys(one.name for one in record.targets))
+        progress = Progress()
+        try:
+            page = PageFacts(title=title or f"memory of {names}", facts=tuple(facts))
+            with writing(target):
+                write_page(Watched(record, progress), target, page=page, selection=selection)
+        finally:
+            progress.close()
+    size_bytes = target.stat().st_size
+    if as_json:
+        print(json.dumps({"record": {"path": path}, "files": [str(target)], "size_bytes": size_bytes}))
+    else:
+        print(f"written: {target}, {format_size(size_bytes)}")
