@@ -99,6 +99,15 @@ def test_a_scheme_as_damo_writes_it() -> None:
     )
 
 
+def test_physical_memory_and_fixed_ranges_are_targets() -> None:
+    regions = [{"start": "4,096", "end": "8,192"}, {"start": 16384, "end": "20 K"}]
+    ranges = ((4096, 8192), (16384, 20480))
+    of_host = context(ops="paddr", targets=[{"pid": None, "regions": regions}])
+    assert parse_damo(json.dumps(of_host)).targets == (TargetSelector(physical=True, ranges=ranges),)
+    of_process = context(ops="fvaddr", targets=[{"pid": 7, "regions": regions}])
+    assert parse_damo(json.dumps(of_process)).targets == (TargetSelector(pid=7, ranges=ranges),)
+
+
 def test_a_context_gives_targets_intervals_and_numbers_of_regions() -> None:
     policy = parse_damo(json.dumps(context(nr_regions={"min": 20, "max": 500})))
     assert policy.targets == (TargetSelector(pid=4242),)
@@ -259,7 +268,11 @@ def test_destinations() -> None:
         ([5], "d.json: schemes 1: is no object"),
         ([scheme(action="fly")], "d.json: schemes 1: action: 'fly' is not an action; use one of willneed"),
         ([scheme(new_thing=1)], "d.json: schemes 1: new_thing: is an unknown key, or one that memtherm cannot do"),
-        (context(ops="paddr"), "d.json: kdamonds 1: contexts 1: ops: 'paddr' is not supported; memtherm acts on proc"),
+        (
+            context(ops="disk"),
+            "d.json: kdamonds 1: contexts 1: ops: 'disk' is not supported; one of vaddr, fvaddr, paddr",
+        ),
+        (context(ops="fvaddr"), "d.json: kdamonds 1: contexts 1: targets 1: regions: are missing: with fvaddr nothing"),
         (context(addr_unit="4.000 KiB"), "d.json: kdamonds 1: contexts 1: addr_unit: is not 1 byte"),
         (context(pause=True), "d.json: kdamonds 1: contexts 1: pause: is not supported"),
         (
@@ -272,7 +285,7 @@ def test_destinations() -> None:
         ),
         (
             context(targets=[{"pid": 5, "regions": [{"start": 0, "end": 5}]}]),
-            "d.json: kdamonds 1: contexts 1: targets 1: regions: is not supported: memtherm watches all mappings",
+            "d.json: kdamonds 1: contexts 1: targets 1: regions: have no lasting meaning with vaddr: all mappings are",
         ),
         (context(targets=[{"pid": None}]), "d.json: kdamonds 1: contexts 1: targets 1: pid: pid 0 cannot exist"),
         (

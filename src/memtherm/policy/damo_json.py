@@ -30,7 +30,7 @@ _read_milliseconds = partial(read_time, unit_s=1e-3)
 _MAX_U32 = 2**32 - 1
 _MAX_ADDRESS = 2**64 - 1
 # damo's metric -> ours, and whether it wants a node and a cgroup.
-_METRICS = {
+METRICS = {
     "user_input": (GoalMetric.USER_INPUT, False, False),
     "some_mem_psi_us": (GoalMetric.MEMORY_PRESSURE, False, False),
     "node_mem_used_bp": (GoalMetric.USED_MEMORY, True, False),
@@ -40,7 +40,7 @@ _METRICS = {
     "active_mem_bp": (GoalMetric.ACTIVE_MEMORY, False, False),
     "inactive_mem_bp": (GoalMetric.INACTIVE_MEMORY, False, False),
 }
-_FILTERS = {
+FILTERS = {
     "anon": FilterKind.ANONYMOUS,
     "active": FilterKind.ACTIVE,
     "memcg": FilterKind.CGROUP,
@@ -50,6 +50,7 @@ _FILTERS = {
     "addr": FilterKind.ADDRESS,
     "target": FilterKind.TARGET,
 }
+OPERATIONS = ("vaddr", "fvaddr", "paddr")
 _INTERVALS = {
     "sample_us": "sampling_interval_s",
     "aggr_us": "aggregation_interval_s",
@@ -211,8 +212,8 @@ def _policy(schemes: list[Scheme], problems: list[str], **values: Any) -> Policy
 
 def _context(context: _Table, problems: list[str]) -> Policy:
     operations = context.read("ops", str, "vaddr")
-    if operations != "vaddr":
-        context.problem("ops", f"{shown(operations)} is not supported", 'memtherm acts on processes: "vaddr"')
+    if operations not in OPERATIONS:
+        context.problem("ops", f"{shown(operations)} is not supported", f"one of {', '.join(OPERATIONS)}")
     if context.read("addr_unit", read_size, 1.0) != 1:
         context.problem("addr_unit", "is not 1 byte", "addresses of processes are in bytes")
     if context.read("pause", read_truth, False):
@@ -222,7 +223,7 @@ def _context(context: _Table, problems: list[str]) -> Policy:
     sampling.without("primitives_enabled", "is not supported", empty=(None, {"page_table": True, "page_fault": False}))
     sampling.without("sample_filters", "are not supported")
     sampling.finish()
-    targets = tuple(target for one in context.tables("targets") if (target := _target(one)) is not None)
+    targets = tuple(target for one in context.tables("targets") if (target := _target(one, operations)))
     attributes, window = _attributes(context)
     labels = tuple(target.label for target in targets)
     schemes = [_scheme(one, window, labels) for one in context.tables("schemes")]
@@ -230,13 +231,26 @@ def _context(context: _Table, problems: list[str]) -> Policy:
     return _policy(schemes, problems, targets=targets, attributes=attributes)
 
 
-def _target(table: _Table) -> TargetSelector | None:
+def _target(table: _Table, operations: str) -> TargetSelector | None:
     pid = table.read("pid", read_count, 0)
-    table.without("regions", "is not supported: memtherm watches all mappings of a process")
+    ranges = tuple(_range(one) for one in table.tables("regions"))
+    if ranges and operations == "vaddr":
+        table.problem("regions", "have no lasting meaning with vaddr: all mappings are watched", "use fvaddr for them")
     if table.read("obsolete", read_truth, False):
         table.problem("obsolete", "an obsolete target is none", "remove it")
     table.finish()
-    return table.make("pid", lambda: TargetSelector(pid=pid), None)
+    if operations == "paddr":
+        return table.make("", lambda: TargetSelector(physical=True, ranges=ranges), None)
+    if operations == "fvaddr" and not ranges:
+        table.problem("regions", "are missing: with fvaddr nothing else is watched")
+    return table.make("pid", lambda: TargetSelector(pid=pid, ranges=ranges), None)
+
+
+def _range(table: _Table) -> tuple[int, int]:
+    start, end = table.read("start", read_size, 0.0), table.read("end", read_size, 0.0)
+    # A region that damo saves has its results, too.
+    table.finish("nr_accesses", "age", "probe_hits", "sz_filter_passed")
+    return _address(start), _address(end)
 
 
 def _attributes(context: _Table) -> tuple[MonitoringAttributes, _Window]:
@@ -386,14 +400,14 @@ def _read_tuner(value: object) -> Tuner:
 
 def _goal(table: _Table) -> Goal | None:
     name = table.read("metric", str, "")
-    metric, has_node, has_cgroup = _METRICS.get(name, (None, False, False))
+    metric, has_node, has_cgroup = METRICS.get(name, (None, False, False))
     node = table.read("nid", lambda value: -1 if value in (-1, "-1") else read_count(value), -1)
     cgroup = table.read("memcg_path", str, "")
     current = table.read("current_value", read_number, 0.0)
     if table.read("complement", read_truth, False):
         table.problem("complement", "is not supported", "write the metric that is the rest of this one")
     if metric is None:
-        table.problem("metric", f"{shown(name)} is not supported", f"one of {', '.join(_METRICS)}")
+        table.problem("metric", f"{shown(name)} is not supported", f"one of {', '.join(METRICS)}")
         table.finish("target_value")
         return None
     if metric is GoalMetric.USER_INPUT and current:
@@ -431,9 +445,9 @@ def _filter(table: _Table, labels: tuple[str, ...]) -> Filter | None:
     table.without("probe_hits_wsum_range", "probes of DAMON are not supported")
     addresses.finish()
     table.finish()
-    kind = _FILTERS.get(name)
+    kind = FILTERS.get(name)
     if kind is None:
-        table.problem("filter_type", f"{shown(name)} is not supported", f"one of {', '.join(_FILTERS)}")
+        table.problem("filter_type", f"{shown(name)} is not supported", f"one of {', '.join(FILTERS)}")
         return None
     values: dict[str, Any] = {}
     if kind is FilterKind.ADDRESS:
