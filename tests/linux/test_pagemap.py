@@ -195,6 +195,29 @@ def test_swapped_pages(child: Child, process: Process, pagemap: Pagemap) -> None
         child.end()
 
 
+def test_single_pages_in_any_order(child: Child, pagemap: Pagemap) -> None:
+    address = child.map_aligned(MIB)
+    child.write(address, 256, step=3)
+    order = np.random.default_rng(5).permutation(np.arange(256, dtype=np.uint64).repeat(2))
+    entries = pagemap.read_pages(np.uint64(address + 17) + order * np.uint64(PAGE))
+    assert is_present(entries).tolist() == (order % np.uint64(3) == 0).tolist()
+    assert len(pagemap.read_pages(order[:0])) == 0
+    child.kill()
+    with pytest.raises(TargetGone):
+        pagemap.read_pages(order)
+
+
+def test_an_exec_is_a_new_generation(child: Child, process: Process, pagemap: Pagemap) -> None:
+    page = np.array([child.map_aligned(MIB)], np.uint64)
+    pagemap.read_pages(page)
+    assert pagemap.generation == 0
+    child.exec("/bin/sleep", "60")
+    while process.stat().name != "sleep":
+        pass
+    assert pagemap.read_pages(page).tolist() == [0]
+    assert pagemap.generation == 1
+
+
 def test_raw_entries(child: Child, pagemap: Pagemap) -> None:
     require("root")
     address = child.map_aligned(4 * MIB)

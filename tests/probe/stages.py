@@ -13,6 +13,7 @@ from memtherm.linux.process import open_process
 from memtherm.probe.bpf import BpfProbe
 from memtherm.probe.simulated import HotRange, SimulatedProbe
 from memtherm.probe.smaps import SmapsProbe
+from memtherm.probe.softdirty import SoftDirtyProbe
 from memtherm.testing import ScriptedProbe, VirtualClock
 from support.children import MADV_NOHUGEPAGE, PAGE_SIZE, Child
 from support.requires import require
@@ -169,5 +170,22 @@ class SmapsStage(ProcessStage):
         super().touch(mapping, pages)
 
 
-PROCESSES: dict[str, Callable[[], ProcessStage]] = {"bpf": BpfStage, "smaps": SmapsStage}
+class SoftDirtyStage(ProcessStage):
+    """An access is a write here."""
+
+    def __init__(self) -> None:
+        require("soft_dirty")
+        super().__init__()
+        self.probe = SoftDirtyProbe(self.process)
+
+    def touch(self, mapping: int, pages: Iterable[int]) -> None:
+        for page in pages:
+            self.child.write(self.starts[mapping] + page * PAGE_SIZE, 1)
+
+
+PROCESSES: dict[str, Callable[[], ProcessStage]] = {
+    "bpf": BpfStage,
+    "smaps": SmapsStage,
+    "softdirty": SoftDirtyStage,
+}
 STAGES: dict[str, Callable[[], Stage]] = {"scripted": ScriptedStage, "simulated": SimulatedStage, **PROCESSES}

@@ -12,6 +12,7 @@ from memtherm.probe import canary
 from memtherm.probe.bpf import BpfProbe
 from memtherm.probe.canary import check_probe
 from memtherm.probe.smaps import SmapsProbe
+from memtherm.probe.softdirty import SoftDirtyProbe
 from memtherm.units import PAGE_SIZE
 from support.requires import require
 
@@ -29,6 +30,20 @@ def smaps_probe(pid: int) -> SmapsProbe:
 def test_real_probes_pass(make: Callable[[int], BpfProbe | SmapsProbe]) -> None:
     for _ in range(5):
         check_probe(make)
+
+
+def test_the_probe_of_writes_passes_where_only_writes_are_to_be_seen() -> None:
+    require("soft_dirty")
+    for _ in range(5):
+        check_probe(lambda pid: SoftDirtyProbe(open_process(pid)), writes_only=True)
+    with pytest.raises(ProbeNotTrusted, match="after pages were read"):
+        check_probe(lambda pid: SoftDirtyProbe(open_process(pid)))
+
+
+def test_a_probe_that_sees_reads_is_no_probe_of_writes() -> None:
+    require("root", "bpf", "process_madvise")
+    with pytest.raises(ProbeNotTrusted, match="after pages were read"):
+        check_probe(bpf_probe, writes_only=True)
 
 
 class Zeros(BpfProbe):
@@ -106,6 +121,18 @@ def test_no_lie_passes(lie: type[BpfProbe]) -> None:
     with pytest.raises(ProbeNotTrusted, match="failed its canary after pages were") as caught:
         check_probe(lambda pid: lie(open_process(pid)))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("answer", [False, True])
+def test_no_lie_about_writes_passes(answer: bool) -> None:
+    require("soft_dirty")
+
+    class Lie(SoftDirtyProbe):
+        def read(self, addresses: Addresses) -> Flags:
+            return np.full(len(addresses), answer)
+
+    with pytest.raises(ProbeNotTrusted):
+        check_probe(lambda pid: Lie(open_process(pid)), writes_only=True)
 
 
 @pytest.mark.parametrize("answer", [False, True])

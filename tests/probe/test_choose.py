@@ -8,7 +8,7 @@ from memtherm.linux.facts import DamonFacts, HostFacts
 from memtherm.linux.huge_pages import HugePageFacts
 from memtherm.linux.pressure import PressureReading
 from memtherm.linux.swap import SwapState
-from memtherm.probe.choose import Way, choose_probe, rank_probes
+from memtherm.probe.choose import WRITES_ONLY, Way, choose_probe, rank_probes
 
 CAPABILITIES = frozenset({"CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_SYS_NICE", "CAP_SYS_ADMIN"})
 CAPABLE = HostFacts(
@@ -41,14 +41,22 @@ def sound(_: str) -> str:
     return ""
 
 
-def test_a_capable_host_has_both_and_bpf_first() -> None:
-    assert [(way.name, way.usable) for way in rank_probes(CAPABLE)] == [("bpf", True), ("smaps", True)]
+def test_a_capable_host_has_all_and_bpf_first() -> None:
+    ways = rank_probes(replace(CAPABLE, has_soft_dirty=True))
+    assert [(way.name, way.usable) for way in ways] == [("bpf", True), ("smaps", True), ("softdirty", True)]
+
+
+def test_a_kernel_without_soft_dirty_bits_is_told() -> None:
+    soft_dirty = rank_probes(CAPABLE)[-1]
+    assert (soft_dirty.name, soft_dirty.usable) == ("softdirty", False)
+    assert "CONFIG_MEM_SOFT_DIRTY" in soft_dirty.remedy
 
 
 @pytest.mark.parametrize(
     ("less", "reason", "remedy"),
     [
-        ({"machine": "aarch64"}, "x86-64 page tables, not aarch64", "smaps"),
+        ({"machine": "riscv64"}, "not made for this architecture", "smaps"),
+        ({"page_size_bytes": 65536}, "pages of 64 KiB", "smaps"),
         ({"has_bpf": False}, "no BPF", "CONFIG_BPF_SYSCALL"),
         ({"has_btf": False}, "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"),
         ({"lockdown": "confidentiality"}, "lockdown", "boot without"),
@@ -60,7 +68,7 @@ def test_a_capable_host_has_both_and_bpf_first() -> None:
     ],
 )
 def test_what_bpf_lacks_is_named_with_a_remedy(less: dict[str, object], reason: str, remedy: str) -> None:
-    bpf, smaps = rank_probes(replace(CAPABLE, **less))  # type: ignore[arg-type]
+    bpf, smaps, _ = rank_probes(replace(CAPABLE, **less))  # type: ignore[arg-type]
     assert not bpf.usable
     assert reason in bpf.reason
     assert remedy in bpf.remedy
@@ -102,3 +110,10 @@ def test_the_wanted_one_is_taken_or_none() -> None:
     assert choose_probe([GOOD, OTHER], wanted="other", canary=sound)[0] == "other"
     assert choose_probe([BAD, GOOD], wanted="bad", canary=sound) == ("", ["not by bad: lacks an eye (buy one)"])
     assert choose_probe([GOOD], wanted="good", canary=lambda _: "it lies") == ("", ["not by good: it lies"])
+
+
+def test_what_sees_writes_only_is_taken_only_when_asked_for() -> None:
+    writes = Way("writes", True, "sees writes", writes_only=True)
+    assert choose_probe([BAD, writes], wanted="auto", canary=sound) == ("", ["not by bad: lacks an eye (buy one)"])
+    assert choose_probe([BAD, writes], wanted="writes", canary=sound)[0] == "writes"
+    assert {way.name for way in rank_probes(CAPABLE) if way.writes_only} == WRITES_ONLY

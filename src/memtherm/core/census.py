@@ -112,8 +112,8 @@ class Census:
             units.keep(is_mapped)
         self._begin_again(*_without(start, end, old), is_new=True)
 
-    def record(self, bits: PageBits) -> PageBits:
-        """Count one look.  Returns what of it was counted: all, but for units that are not known now.
+    def record(self, bits: PageBits) -> None:
+        """Count one look.
 
         The very first is blind: its bits are of the past.  Units that come later were not there at
         the look before, so their bits tell.
@@ -121,10 +121,6 @@ class Census:
         self._add_units(bits.address)
         units = self._units
         rows = units.rows(bits.address)
-        known = np.append(units.address, np.uint64(0))[rows] == bits.address
-        if not known.all():
-            # Seen on 6.1 in a target that maps and unmaps without pause; what is there is seen at the next look.
-            bits, rows = bits.take(known), rows[known]
         is_set = bits.accessed.any(axis=1)
         blind = is_set & ~units.is_cleared[rows]
         units.blind_looks[rows[blind]] += 1
@@ -135,7 +131,6 @@ class Census:
         units.is_cleared[rows] = ~(bits.accessed & ~units.stuck[rows]).any(axis=1)
         self._nr_looks += 1
         self._has_looked = True
-        return bits
 
     def add_idle(self, address: Addresses) -> None:
         """Units (ascending) that are watched though no page of them is present: what is in swap is cold, and there."""

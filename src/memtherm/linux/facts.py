@@ -63,6 +63,7 @@ class HostFacts:
         has_idle_bitmap: idle page tracking.
         swap, huge_pages, memory_pressure, damon: see there.
         hidden: what MEMTHERM_WITHOUT names; shown as absent above.
+        page_size_bytes: of the kernel; everything but /proc's texts is made for 4 KiB.
     """
 
     kernel_release: str
@@ -86,6 +87,7 @@ class HostFacts:
     memory_pressure: PressureReading
     damon: DamonFacts
     hidden: frozenset[str] = frozenset()
+    page_size_bytes: int = PAGE_SIZE
 
     @property
     def has_zram(self) -> bool:
@@ -99,7 +101,7 @@ def probe_host() -> HostFacts:
     """
     hidden = hidden_features()
     system = os.uname()
-    has_scan, has_soft_dirty = _look_at_own_pagemap()
+    has_scan, finds_soft_dirty = _look_at_own_pagemap()
     return HostFacts(
         kernel_release=system.release,
         machine=system.machine,
@@ -115,14 +117,20 @@ def probe_host() -> HostFacts:
         has_libbpf="libbpf" not in hidden and _has_library("libbpf.so.1"),
         has_process_madvise="process_madvise" not in hidden and _has_process_madvise(),
         has_pagemap_scan="pagemap_scan" not in hidden and has_scan,
-        has_soft_dirty="soft_dirty" not in hidden and has_soft_dirty,
+        has_soft_dirty="soft_dirty" not in hidden and finds_soft_dirty,
         has_idle_bitmap="idle" not in hidden and _IDLE_BITMAP.exists(),
         swap=read_swap(),
         huge_pages=read_huge_pages(),
         memory_pressure=read_pressure("memory"),
         damon=DamonFacts(is_present=False, kdamonds=None) if "damon" in hidden else _look_at_damon(),
         hidden=hidden,
+        page_size_bytes=os.sysconf("SC_PAGE_SIZE"),
     )
+
+
+def has_soft_dirty() -> bool:
+    """Whether writes can be tracked here by clear_refs 4; found on a page of our own."""
+    return "soft_dirty" not in hidden_features() and _look_at_own_pagemap()[1]
 
 
 def _look_at_own_pagemap() -> tuple[bool, bool]:

@@ -4,7 +4,7 @@ Facts (Linux 6.18, x86-64), and what they mean here:
 1. Reading a thousand accessed bits takes 0.2 ms, clearing them by MADV_COLD 1.8 ms.  So bits are
    read first, and only those that are set are cleared: idle memory costs nothing.
 2. MADV_COLD on 4 KiB of a 2 MiB page splits it.  So a huge page is cleared whole, and so are the
-   large folios of files (folios.py).
+   large folios of files (folios.py) and arm64's contiguous groups of 64 KiB, whose accessed bits are one.
 3. MADV_COLD passes over pages that several processes map, and refuses locked and hugetlb mappings.
    So bits are read again after clearing, and a few of those that are still set are looked at: one
    that is ours alone was accessed again at once, any other could not be cleared.
@@ -29,7 +29,7 @@ from memtherm.linux.process import Process
 from memtherm.probe.folios import LargeFolios
 from memtherm.probe.layout import three_ranges
 from memtherm.probe.pace import shortest_interval_s
-from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
+from memtherm.units import PAGE_SIZE
 
 # Still-set bits that are looked at after each clearing; each look is a read of 8 bytes, about 1 µs.
 _LOOKS = 16
@@ -40,9 +40,6 @@ _MEMORY = 64
 _TOO_MANY_UNCLEAR = 0.25
 # Looking at all of a target's memory takes 40 ms per GiB.
 _SHARING_LOOK_INTERVAL_S = 60.0
-
-_PAGE = np.uint64(PAGE_SIZE)
-_HUGE = np.uint64(HUGE_PAGE_SIZE)
 
 
 class BpfProbe:
@@ -91,10 +88,10 @@ class BpfProbe:
         entries = self._walk.read_addresses(addresses)
         is_set = self._accessed(entries)
         can_be_tried = ~entries.huge_pud[is_set] & ~self._in_refusing_mapping(addresses[is_set])
-        pages, is_huge = addresses[is_set][can_be_tried], entries.huge_pmd[is_set][can_be_tried]
+        pages, page_bytes = addresses[is_set][can_be_tried], entries.page_bytes[is_set][can_be_tried]
         unclear = float(int(is_set.sum()) - len(pages))
         if len(pages):
-            start, end = self._folios.widen(*_whole_pages(pages, is_huge))
+            start, end = self._folios.widen(*_whole_pages(pages, page_bytes))
             self._note_refusing(advise_process(self._process, start, end, Advice.COLD).failed_starts)
             unclear += self._count_unclear(pages)
         self._note_unclear(unclear / max(1, int(entries.present.sum())))
@@ -168,8 +165,7 @@ def _shared_share(process: Process) -> float:
     return unclear_bytes / max(1, int(mappings.rss_bytes.sum()))
 
 
-def _whole_pages(pages: Addresses, is_huge: Flags) -> tuple[Addresses, Addresses]:
-    """The pages that hold these addresses, each once, in order, and whole where they are huge."""
-    size = np.where(is_huge, _HUGE, _PAGE)
-    start, first = np.unique(pages // size * size, return_index=True)
-    return start, start + size[first]
+def _whole_pages(pages: Addresses, page_bytes: Addresses) -> tuple[Addresses, Addresses]:
+    """The pages that hold these addresses, each once, in order, and whole where they are larger than 4 KiB."""
+    start, first = np.unique(pages // page_bytes * page_bytes, return_index=True)
+    return start, start + page_bytes[first]

@@ -22,11 +22,12 @@ _READ = range(2, _PAGES, 17)
 _WRITTEN = range(5, _PAGES, 29)
 
 
-def check_probe(make_probe: Callable[[int], Probe]) -> None:
+def check_probe(make_probe: Callable[[int], Probe], *, writes_only: bool = False) -> None:
     """Watch a child whose pages are read, written and left alone in turn.
 
     Args:
         make_probe: the probe for a pid.
+        writes_only: it must not see what is only read.
 
     Raises:
         ProbeNotTrusted: the probe saw an access that was not, or missed one.
@@ -45,7 +46,7 @@ def check_probe(make_probe: Callable[[int], Probe]) -> None:
                 probe.clear(addresses)
                 if len(pages):
                     child.touch(pages, write=write)
-                _compare(probe, addresses, pages, step)
+                _compare(probe, addresses, range(0) if writes_only and not write else pages, step)
         finally:
             probe.close()
 

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from memtherm.linux.facts import HostFacts
+from memtherm.linux.walk_machine import walk_refusal
+
+WRITES_ONLY = frozenset({"softdirty"})
+"""Names of the probes that do not see what is only read: to them memory that is read looks idle."""
 
 _BPF_CAPABILITIES = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_SYS_NICE", "CAP_SYS_ADMIN")
 
@@ -17,23 +21,26 @@ class Way:
         usable: whether it can be tried; the canary has the last word.
         reason: why it is usable or not.
         remedy: what would make it usable; empty where it is.
+        writes_only: it does not see what is only read; taken only where it is asked for by name.
     """
 
     name: str
     usable: bool
     reason: str
     remedy: str = ""
+    writes_only: bool = False
 
 
 def rank_probes(facts: HostFacts) -> list[Way]:
     """Every probe, best first."""
-    return [_bpf(facts), _smaps()]
+    return [_bpf(facts), _smaps(), _soft_dirty(facts)]
 
 
 def _bpf(facts: HostFacts) -> Way:
+    unknown_tables = walk_refusal(facts.machine, facts.page_size_bytes)
     missing = [name for name in _BPF_CAPABILITIES if name not in facts.capabilities]
     needs = [
-        (facts.machine == "x86_64", f"the walk knows x86-64 page tables, not {facts.machine}", "use smaps"),
+        (not unknown_tables, unknown_tables, "use smaps"),
         (facts.has_bpf, "this kernel has no BPF", "boot a kernel with CONFIG_BPF_SYSCALL, Linux 6.1 or newer"),
         (
             facts.has_btf,
@@ -64,6 +71,23 @@ def _smaps() -> Way:
     return Way("smaps", True, "sees whole mappings, without privilege those of your own processes")
 
 
+def _soft_dirty(facts: HostFacts) -> Way:
+    if not facts.has_soft_dirty:
+        return Way(
+            "softdirty",
+            False,
+            "this kernel has no soft-dirty bits",
+            "boot a kernel with CONFIG_MEM_SOFT_DIRTY, such as any of Debian's",
+            writes_only=True,
+        )
+    return Way(
+        "softdirty",
+        True,
+        "sees writes only, page by page, without privilege those to your own processes; not taken unless asked for",
+        writes_only=True,
+    )
+
+
 Canary = Callable[[str], str]
 """Tries a probe by its name on known memory; returns why it failed, or an empty text."""
 
@@ -76,7 +100,7 @@ def choose_probe(ways: list[Way], *, wanted: str, canary: Canary) -> tuple[str, 
     """
     reasons = []
     for way in ways:
-        if wanted not in ("auto", way.name):
+        if wanted != way.name and (wanted != "auto" or way.writes_only):
             continue
         if not way.usable:
             reasons.append(f"not by {way.name}: {way.reason} ({way.remedy})")

@@ -1,6 +1,7 @@
 """Whether the numbers of a window can be believed, and if not, why."""
 
 from memtherm.core.snapshot import Conditions
+from memtherm.probe.choose import WRITES_ONLY
 from memtherm.units import format_rate, format_time
 
 # A late look has watched for longer than it says, so its page is found accessed too often.
@@ -17,6 +18,8 @@ def doubts(conditions: Conditions, *, canary_failure: str) -> tuple[str, ...]:
         found.append(f"the canary failed while watching, and schemes are stopped: {canary_failure}")
     if conditions.grain == "mapping":
         found.append("there is one answer for each whole mapping: less may have been accessed than is shown, not more")
+    if conditions.probe in WRITES_ONLY:
+        found.append("this probe sees writes only: memory that is only read looks idle")
     late = conditions.late_samples / max(1, conditions.samples)
     if late > _TOO_MANY_LATE:
         found.append(

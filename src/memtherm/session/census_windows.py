@@ -197,7 +197,7 @@ class CensusWindows(Windows[CensusProbe]):
         cpu_s = self._clock.cpu_s()
         bits = probe.look()
         reading_s = self._clock.cpu_s() - cpu_s
-        bits = census.record(bits)
+        census.record(bits)
         self._runs.pop(target, None)
         self._last_look[target] = bits
         self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE

@@ -8,13 +8,19 @@ from memtherm.core.guard import GuardSettings
 from memtherm.core.scheme import Action, Scheme
 from memtherm.errors import InvalidInput, NotSupported
 from memtherm.policy.values import Policy, named
+from memtherm.probe.choose import WRITES_ONLY
 from memtherm.session.schemes import SchemeRunner
 
 _FOR_COLD_MEMORY = (Action.COLD, Action.PAGEOUT)
+# What a quota makes these take first is what was accessed least.
+_COLDEST_FIRST = (*_FOR_COLD_MEMORY, Action.LRU_DEPRIO, Action.MIGRATE_COLD)
 
 
-def refuse_unsafe(schemes: Sequence[Scheme], *, guard: GuardSettings, apply: bool) -> None:
+def refuse_unsafe(schemes: Sequence[Scheme], *, guard: GuardSettings, apply: bool, by_kernel: bool = False) -> None:
     """Refuse what cannot be applied, or would hurt.  A dry run may be of anything.
+
+    Args:
+        by_kernel: the kernel's DAMON may carry schemes out, which has more actions, and needs no ptrace.
 
     Raises:
         InvalidInput: a scheme for cold memory without an upper bound of the access rate, huge page advice
@@ -23,9 +29,9 @@ def refuse_unsafe(schemes: Sequence[Scheme], *, guard: GuardSettings, apply: boo
     """
     for scheme in schemes if apply else ():
         _refuse_unbounded(scheme)
-        if scheme.action is not Action.STAT and (reason := action_refusal(scheme.action)):
+        if scheme.action is not Action.STAT and not by_kernel and (reason := action_refusal(scheme.action)):
             raise NotSupported(f'scheme "{scheme.name}": {reason}', hint="`memtherm doctor` lists the actions")
-        if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not guard.allow_ptrace:
+        if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not guard.allow_ptrace and not by_kernel:
             raise InvalidInput(
                 f'scheme "{scheme.name}": {scheme.action} stops the target for a moment, to have it advise itself',
                 hint="write allow_ptrace = true in [guard]; collapse makes huge pages without",
@@ -46,11 +52,34 @@ def _refuse_unbounded(scheme: Scheme) -> None:
         )
 
 
+def refuse_unseen(schemes: Sequence[Scheme], *, probe: str) -> None:
+    """Refuse what means reads, where the probe sees writes only; a dry run, too, for what it told would be wrong.
+
+    Raises:
+        InvalidInput: a scheme for memory that is accessed little, or that acts on memory that was not accessed.
+    """
+    for scheme in schemes if probe in WRITES_ONLY else ():
+        rate = scheme.pattern.access_rate
+        means_cold = rate.maximum is not None and rate.maximum < 1
+        takes_cold = scheme.action is not Action.STAT and not rate.minimum
+        if means_cold or takes_cold or scheme.action in _COLDEST_FIRST:
+            raise InvalidInput(
+                f'scheme "{scheme.name}": the {probe} probe sees writes only, and to it memory that is only read '
+                f"looks unused; this scheme ({scheme.action}) would take that for cold",
+                hint="use another probe, or a scheme for memory that is written, with a lower bound of the access "
+                "rate and no upper one",
+            )
+
+
 class GuardedSchemes:
     """What a session lets its user change while it runs."""
 
-    def __init__(self, runner: SchemeRunner, *, policy: Policy, apply: bool) -> None:
+    def __init__(
+        self, runner: SchemeRunner, *, policy: Policy, apply: bool, probe: str, by_kernel: bool = False
+    ) -> None:
         self._runner = runner
+        self._probe = probe
+        self._by_kernel = by_kernel
         self._policy = policy
         self._apply = apply
 
@@ -63,7 +92,8 @@ class GuardedSchemes:
         if not self._policy.schemes:
             raise InvalidInput("the session began without schemes", hint="begin it with a policy that has some")
         replaced = Policy(schemes=named(schemes)).schemes
-        refuse_unsafe(replaced, guard=self._policy.guard, apply=self._apply)
+        refuse_unsafe(replaced, guard=self._policy.guard, apply=self._apply, by_kernel=self._by_kernel)
+        refuse_unseen(replaced, probe=self._probe)
         self._runner.replace(replaced)
 
     def set_goal_value(self, scheme: str, value: float) -> None:
