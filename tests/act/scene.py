@@ -19,7 +19,7 @@ from memtherm.core.protocols import Accessed, CensusProbe
 from memtherm.core.scheme import Action, Scheme
 from memtherm.linux.advise import Advice, advise
 from memtherm.linux.process import Process
-from support.children import MADV_NOHUGEPAGE, Child
+from support.children import MADV_HUGEPAGE, MADV_NOHUGEPAGE, Child
 
 PAGE = 4096
 MIB = 1 << 20
@@ -79,6 +79,13 @@ def map_small_pages(child: Child, size_bytes: int) -> int:
     address = child.map_aligned(size_bytes)
     child.madvise(address, size_bytes, MADV_NOHUGEPAGE)
     return address
+
+
+def write_small_pages(child: Child, start: int, end: int) -> None:
+    """Small pages that may become huge ones, also where the host makes huge pages at once."""
+    child.madvise(start, end - start, MADV_NOHUGEPAGE)
+    child.write(start, (end - start) // PAGE)
+    child.madvise(start, end - start, MADV_HUGEPAGE)
 
 
 def fill_huge_pages(process: Process, child: Child, start: int, end: int) -> None:

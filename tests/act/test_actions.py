@@ -21,6 +21,7 @@ from act.scene import (
     reasons,
     smaps_bytes,
     status_bytes,
+    write_small_pages,
 )
 from memtherm.act import apply as apply_module
 from memtherm.core.scheme import Action
@@ -212,7 +213,7 @@ def test_collapse_makes_huge_pages(child: Child, process: Process, way: str, mon
     if way == "smaps":
         monkeypatch.setenv("MEMTHERM_WITHOUT", "pagemap_scan")
     address = child.map_aligned(16 * MIB)
-    child.write(address, 4096)
+    write_small_pages(child, address, address + 16 * MIB)
     assert smaps_bytes(child.pid, "AnonHugePages", address, address + 16 * MIB) == 0
     outcome = act(process, Action.COLLAPSE, (address + MIB, address + 4 * MIB), (address + 4 * MIB, address + 9 * MIB))
     grown = smaps_bytes(child.pid, "AnonHugePages", address, address + 16 * MIB)
@@ -227,7 +228,7 @@ def test_collapse_makes_huge_pages(child: Child, process: Process, way: str, mon
 def test_collapse_is_told_of_the_region_that_grew(child: Child, process: Process) -> None:
     require("thp", "pagemap_scan")
     address = child.map_aligned(8 * MIB)
-    child.write(address, 1024)
+    write_small_pages(child, address, address + 4 * MIB)
     # The second half is empty: the kernel makes no huge page of nothing.
     outcome = act(process, Action.COLLAPSE, (address, address + 4 * MIB), (address + 4 * MIB, address + 8 * MIB))
     assert outcome.applied_range_bytes.tolist() == [4 * MIB, 0]

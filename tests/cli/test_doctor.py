@@ -22,8 +22,8 @@ def test_json_is_one_object() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     report = json.loads(result.stdout)
-    assert report.keys() == {"host", "probes", "actions", "metrics"}
-    assert [probe["name"] for probe in report["probes"]] == ["bpf", "smaps"]
+    assert report.keys() == {"host", "probes", "kdamond", "actions", "metrics"}
+    assert [probe["name"] for probe in report["probes"]] == ["bpf", "smaps", "softdirty"]
     assert [action["action"] for action in report["actions"]] == list(Action)
     for way in report["probes"] + report["actions"] + report["metrics"]:
         assert way["reason"]

@@ -134,10 +134,31 @@ def test_pip_that_fails_leaves_no_stamp(host: Host) -> None:
         assert "pip failed" in done.stderr
 
 
+def test_kernels_need_root_and_qemu(host: Host, tmp_path: Path) -> None:
+    kernels = str(tmp_path / "kernels")
+    host.add("python3", PYTHON)
+    host.add("cc", "exit 0")
+    host.add("id", "echo 1000")
+    done = host.setup("kernels", MEMTHERM_KERNELS=kernels)
+    assert done.returncode == 1
+    assert "as root" in done.stderr
+    host.add("id", "echo 0")
+    host.add("apt-get", 'echo "apt-get $*" >>"$LOG"')
+    done = host.setup("kernels", MEMTHERM_KERNELS=kernels)
+    assert done.returncode == 1
+    assert "qemu-system-x86 kmod cpio zstd busybox-static" in host.log.read_text()
+    assert "cannot go on: no QEMU" in done.stderr
+    for tool in ("qemu-system-x86_64", "busybox", "cpio", "zstd", "depmod"):
+        host.add(tool, "exit 0")
+    done = host.setup("kernels", MEMTHERM_KERNELS=kernels)
+    assert "installing virtme-ng into " + kernels in done.stderr
+
+
 def test_an_unknown_level_is_refused(host: Host) -> None:
     assert host.setup("everything").returncode == 2
 
 
 def test_scripts_may_be_run() -> None:
-    scripts = [*(REPOSITORY / "scripts").glob("*.sh"), REPOSITORY / ".ci" / "run"]
+    scripts = [*(REPOSITORY / "scripts").glob("*.sh"), *(REPOSITORY / "tests" / "kernels").glob("*.sh")]
+    scripts.append(REPOSITORY / ".ci" / "run")
     assert [script.name for script in scripts if not os.access(script, os.X_OK)] == []

@@ -13,7 +13,6 @@ MAX_PARAMETERS = 7
 
 # "file" or "file::function" -> why it may be larger.
 EXCEPTIONS = {
-    "src/memtherm/cli/monitor.py::command": "click hands over one parameter for each option",
     "src/memtherm/session/open.py::monitor": "the one door of the API: a keyword for each thing that a user may choose",
 }
 

@@ -15,7 +15,8 @@ from memtherm.core.snapshot import TargetInfo
 from memtherm.core.watermarks import WatermarkMetric
 from memtherm.errors import NotSupported
 from memtherm.probe.simulated import CensusCosts, HotRange, SimulatedCensusProbe, SimulatedProbe
-from memtherm.session.loop import Changes, MonitorLoop, Watched
+from memtherm.session.engines import Engines, Watched
+from memtherm.session.loop import Changes, MonitorLoop
 from memtherm.session.schemes import SchemeRunner
 from memtherm.testing import VirtualClock
 
@@ -52,6 +53,11 @@ def watched(
     return Watched(TargetInfo(pid, "simulated"), SimulatedProbe(mapped, hot=hot, clock=clock), census, actor)
 
 
+def engines(attributes: MonitoringAttributes, clock: VirtualClock) -> Engines:
+    """Our own methods; the kernel's DAMON is not asked."""
+    return Engines(attributes=attributes, clock=clock, rng=np.random.default_rng(3))
+
+
 def make_loop(
     targets: Sequence[Watched],
     clock: VirtualClock,
@@ -63,10 +69,9 @@ def make_loop(
 ) -> MonitorLoop:
     return MonitorLoop(
         targets,
-        attributes=attributes,
+        engines=engines(attributes, clock),
         schemes=SchemeRunner(schemes, metrics=StillMetrics(), clock=clock),
         clock=clock,
-        rng=np.random.default_rng(3),
         canary=canary,
         find=find,
     )

@@ -6,7 +6,7 @@ import pytest
 from memtherm.core.ranges import Addresses
 from memtherm.core.snapshot import TargetInfo
 from memtherm.probe.simulated import HotRange, SimulatedCensusProbe, SimulatedProbe
-from memtherm.session.loop import Watched
+from memtherm.session.engines import Watched
 from memtherm.testing import VirtualClock
 from session.scene import CENSUS, COSTS, GIB, MIB, census_probe, make_loop, take, watched
 

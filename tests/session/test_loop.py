@@ -13,7 +13,8 @@ from memtherm.core.report import Report
 from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.probe.simulated import HotRange, SimulatedProbe
-from memtherm.session.loop import MonitorLoop, Watched
+from memtherm.session.engines import Watched
+from memtherm.session.loop import MonitorLoop
 from memtherm.testing import RecordingActor, ScriptedProbe, VirtualClock
 from memtherm.views.accuracy import accuracy
 from session.scene import make_loop as scene_loop

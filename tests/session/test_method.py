@@ -7,7 +7,7 @@ from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
 from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.scheme import Action, Scheme
 from memtherm.errors import TargetGone
-from memtherm.probe.simulated import CensusCosts, HotRange
+from memtherm.probe.simulated import CensusCosts, HotRange, SimulatedProbe
 from memtherm.session.method import Choice, MethodChooser
 from memtherm.testing import RecordingActor, VirtualClock
 from memtherm.units import format_time
@@ -139,7 +139,8 @@ def test_1_tib_is_sampled_and_counted_again_when_it_shrinks() -> None:
     assert {report.snapshot.conditions.method for report in reports} == {"sampling"}
     assert "is the longest interval" in reports[0].snapshot.conditions.why
     assert reports[0].events == ()
-    probe.mapped = target.probe.mapped = [(0, 8 * GIB)]  # type: ignore[attr-defined]
+    assert isinstance(target.probe, SimulatedProbe)
+    probe.mapped = target.probe.mapped = [(0, 8 * GIB)]
     reports = take_until(loop, clock, 400.0)
     events = [event for report in reports for event in report.events]
     assert events == [
@@ -176,7 +177,8 @@ def test_ages_and_schemes_go_on_after_a_change_of_method() -> None:
     attributes = MonitoringAttributes(interval_goal=IntervalGoal(max_sampling_interval_s=1.0))
     loop = make_loop([target], clock, attributes=attributes, schemes=[cold])
     assert take_until(loop, clock, 20.0)[-1].snapshot.conditions.method == "sampling"
-    probe.mapped = target.probe.mapped = [(0, GIB)]  # type: ignore[attr-defined]
+    assert isinstance(target.probe, SimulatedProbe)
+    probe.mapped = target.probe.mapped = [(0, GIB)]
     reports = take_until(loop, clock, 130.0)
     assert reports[-1].snapshot.conditions.method == "census"
     assert reports[-1].schemes[0].total.nr_applied >= 2
@@ -194,7 +196,8 @@ def test_the_only_target_may_go_before_the_first_window() -> None:
     clock = VirtualClock()
     probe = census_probe(clock, [(0, GIB)])
     target = watched(clock, probe)
-    probe.alive = target.probe.alive = False  # type: ignore[attr-defined]
+    assert isinstance(target.probe, SimulatedProbe)
+    probe.alive = target.probe.alive = False
     loop = make_loop([target], clock, attributes=AUTO)
     assert take(loop, 1) == []
     assert loop.all_gone

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from memtherm.core.attributes import MonitoringAttributes
@@ -19,10 +18,11 @@ from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.core.watermarks import Watermarks
 from memtherm.probe.simulated import HotRange
-from memtherm.session.loop import Changes, MonitorLoop, Watched
+from memtherm.session.engines import Watched
+from memtherm.session.loop import Changes, MonitorLoop
 from memtherm.session.schemes import SchemeRunner
 from memtherm.testing import RecordingActor, ScriptedProbe, VirtualClock
-from session.scene import CENSUS, MIB, StillMetrics, census_probe, take
+from session.scene import CENSUS, MIB, StillMetrics, census_probe, engines, take
 
 PAGE = 4096
 COLD = Scheme(name="cold", action=Action.PAGEOUT, pattern=AccessPattern(access_rate=Bounds(0, 0), age_s=Bounds(0.3)))
@@ -46,10 +46,9 @@ def loop_of(
     runner = SchemeRunner(schemes, metrics=metrics or StillMetrics(), clock=clock)
     loop = MonitorLoop(
         watched,
-        attributes=attributes or MonitoringAttributes(),
+        engines=engines(attributes or MonitoringAttributes(), clock),
         schemes=runner,
         clock=clock,
-        rng=np.random.default_rng(2),
         find=find,
     )
     return loop, runner, actors
@@ -118,10 +117,9 @@ def test_what_is_accessed_in_the_middle_of_a_window_is_not_cold_any_more() -> No
     runner = SchemeRunner([scheme], metrics=StillMetrics(), clock=clock)
     loop = MonitorLoop(
         [Watched(TargetInfo(7, "simulated"), ScriptedProbe([(0, 64 * MIB)]), probe, actor)],
-        attributes=CENSUS,
+        engines=engines(CENSUS, clock),
         schemes=runner,
         clock=clock,
-        rng=np.random.default_rng(2),
     )
     take(loop, 4)
     assert done_by(actor)
@@ -248,10 +246,9 @@ def test_a_guard_that_slows_down_stands_in_the_state_until_the_next_apply() -> N
     runner = SchemeRunner([replace(COLD, apply_interval_s=0.5)], metrics=StillMetrics(), clock=clock)
     loop = MonitorLoop(
         [Watched(TargetInfo(7, "scripted"), ScriptedProbe([(0, 100 * PAGE)]), actor=actor)],
-        attributes=MonitoringAttributes(),
+        engines=engines(MonitoringAttributes(), clock),
         schemes=runner,
         clock=clock,
-        rng=np.random.default_rng(2),
     )
     states = [report.state for report in of(take(loop, 8))]
     assert states[-1] == "slowed down: 3 % came back"
@@ -272,8 +269,7 @@ def test_sampling_looks_at_some_pages_only_and_tells_nobody_what_is_in_use() -> 
         runner = SchemeRunner([STAT], metrics=StillMetrics(), clock=clock)
         probe = ScriptedProbe([(0, 64 * MIB)])
         target = Watched(TargetInfo(7, "simulated"), probe, census, AskingActor())
-        rng = np.random.default_rng(2)
-        take(MonitorLoop([target], attributes=attributes, schemes=runner, clock=clock, rng=rng), 6)
+        take(MonitorLoop([target], engines=engines(attributes, clock), schemes=runner, clock=clock), 6)
     counted, sampled = asked[0], asked[-1]
     assert sampled is None
     assert counted is not None

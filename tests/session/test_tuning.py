@@ -13,7 +13,8 @@ from memtherm.core.report import Report
 from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import TargetInfo
 from memtherm.probe.simulated import HotRange, SimulatedProbe
-from memtherm.session.loop import MonitorLoop, Watched
+from memtherm.session.engines import Watched
+from memtherm.session.loop import MonitorLoop
 from memtherm.testing import RecordingActor, ScriptedProbe, VirtualClock
 from session.scene import CENSUS, GIB, MIB, SAMPLING, census_probe, make_loop, take, take_until, watched
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from memtherm.cli import check, demo, demo_run, doctor, monitor, run
 from memtherm.cli.main import main
-from memtherm.session.open import canary_failure
+from memtherm.session.ways import canary_failure
 from support.privileges import become
 
 PATIENCE_S = 120.0

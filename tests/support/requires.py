@@ -2,8 +2,10 @@
 
 MEMTHERM_REQUIRE=root,bpf (or `all`) turns the skip into a failure, so that CI cannot pass by skipping.
 MEMTHERM_WITHOUT=bpf,swap hides a feature from the product, and so from its tests too.
+MEMTHERM_MAY_WRITE_DAMON=1 allows tests to use the kernel's DAMON, where nobody else does: in a guest of our own.
 """
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from memtherm.linux.cgroups import read_hierarchies
 from memtherm.linux.facts import HostFacts, probe_host
 from memtherm.linux.nodes import read_nodes
+from support.damo import damo_path
 
 
 def _lacks_swap(facts: HostFacts) -> str:
@@ -54,6 +57,29 @@ def _lacks_cgroup(_facts: HostFacts) -> str:
     return "" if is_writable else f"{hierarchies[0].mount_point} may not be written"
 
 
+def _lacks_damo() -> str:
+    """damo asks the command `file` what a record is, and `which` for that."""
+    if not damo_path().exists():
+        return "damo is not installed beside this Python"
+    missing = [tool for tool in ("file", "which") if shutil.which(tool) is None]
+    return f"{', '.join(missing)} not installed" if missing else ""
+
+
+def _lacks_kdamond(facts: HostFacts) -> str:
+    """A tree in use is nobody's to test with, and a free one only where that was said."""
+    if not facts.damon.is_present:
+        return "no DAMON sysfs tree"
+    if facts.damon.kdamonds != 0:
+        return "the DAMON tree is in use, or not for us"
+    return _yes(os.environ.get("MEMTHERM_MAY_WRITE_DAMON") == "1", "MEMTHERM_MAY_WRITE_DAMON is not 1")
+
+
+def _lacks_chromium(_facts: HostFacts) -> str:
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright not installed"
+    return _yes(shutil.which("chromium") is not None, "chromium not installed")
+
+
 def _yes(is_there: bool, what: str) -> str:
     return "" if is_there else what
 
@@ -66,6 +92,7 @@ _REASONS: dict[str, Callable[[HostFacts], str]] = {
     "libbpf": lambda facts: _yes(facts.has_libbpf, "libbpf.so.1 not found"),
     "cc": lambda _: _yes(shutil.which("cc") is not None, "cc not installed"),
     "clang": lambda _: _yes(shutil.which("clang") is not None, "clang not installed"),
+    "chromium": _lacks_chromium,
     "swap": _lacks_swap,
     "pagemap_scan": lambda facts: _yes(facts.has_pagemap_scan, "no PAGEMAP_SCAN (new in 6.7)"),
     "process_madvise": lambda facts: _yes(facts.has_process_madvise, "no process_madvise"),
@@ -76,7 +103,12 @@ _REASONS: dict[str, Callable[[HostFacts], str]] = {
     "ptrace": _lacks_ptrace,
     "cgroup": _lacks_cgroup,
     "numa": lambda _: _yes(sum(node.total_bytes > 0 for node in read_nodes()) > 1, "one memory node"),
+    "strace": lambda _: _yes(shutil.which("strace") is not None, "strace not installed"),
+    "tracefs": lambda _: _yes("\ttracefs\n" in Path("/proc/filesystems").read_text(), "no tracefs in this kernel"),
+    "damo": lambda _: _lacks_damo(),
+    "occupied": lambda facts: _yes(facts.damon.is_occupied, "nobody else has the DAMON tree"),
     "damon": lambda facts: _yes(facts.damon.is_present, "no DAMON sysfs tree"),
+    "kdamond": _lacks_kdamond,
 }
 
 

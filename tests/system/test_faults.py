@@ -29,7 +29,7 @@ from memtherm import (
     TargetGone,
 )
 from memtherm.linux.process import open_process
-from memtherm.session.open import canary_failure
+from memtherm.session.ways import canary_failure
 from support.children import MADV_NOHUGEPAGE, PAGE_SIZE, Child
 from support.command import PATIENCE_S, assert_refused, forked, running
 from support.command import memtherm as run_memtherm

@@ -10,7 +10,7 @@ import pytest
 
 import memtherm
 from memtherm import AccessPattern, Action, Bounds, GuardSettings, MonitoringAttributes, Policy, Report, Scheme
-from memtherm.session.open import canary_failure
+from memtherm.session.ways import canary_failure
 from support.children import on_one_processor
 from support.command import memtherm as memtherm_command
 from support.privileges import run_as_nobody

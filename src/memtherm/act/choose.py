@@ -47,7 +47,7 @@ def _way(action: Action, facts: HostFacts, nodes: Sequence[NumaNode]) -> ActionW
         return _by_move_pages(action, facts, nodes)
     if action in _WAYS:
         return _WAYS[action](action, facts)
-    return ActionWay(action, False, action_refusal(action), "use another action")
+    return ActionWay(action, False, action_refusal(action), "watch --physical where the kernel's DAMON is free")
 
 
 def _by_process_madvise(action: Action, facts: HostFacts) -> ActionWay:

@@ -46,7 +46,7 @@ def action_refusal(action: Action) -> str:
     """Why this action cannot be done on another process, or an empty text."""
     if action in ACTIONS:
         return ""
-    return f"{action} is not available in this version"
+    return f"{action}: only the kernel's DAMON can do it, to physical memory"
 
 
 def scheme_refusal(scheme: Scheme, process: Process, settings: GuardSettings, *, sees_pages: bool) -> str:

@@ -24,6 +24,7 @@ def command(*, policy_path: str | None, schema: bool) -> None:
     from memtherm.policy.reference import json_schema
     from memtherm.policy.warnings import warnings
     from memtherm.session.host_check import host_warnings
+    from memtherm.session.placement import placements
 
     if schema:
         print(json.dumps(json_schema(), indent=2))
@@ -32,6 +33,8 @@ def command(*, policy_path: str | None, schema: bool) -> None:
         raise InvalidInput("no POLICY was given", hint="name a file, or ask for the --schema; memtherm check --help")
     policy = load_policy(policy_path)
     for sentence in explain_policy(policy):
+        print(sentence)
+    for sentence in placements(policy):
         print(sentence)
     for warning in [*warnings(policy), *host_warnings(policy)]:
         print(f"warning: {warning}")

@@ -18,17 +18,11 @@ from memtherm.cli.options import Time, WithProgram, interval_options, probe_opti
 @click.option("--every", "every_s", type=Time(), default="1s", show_default=True, help="Time between screens of text.")
 def command(
     *,
-    program: tuple[str, ...],
-    pids: tuple[int, ...],
-    names: tuple[str, ...],
-    users: tuple[str, ...],
-    cgroups: tuple[str, ...],
-    children: bool,
     probe: str,
     as_json: bool,
     limit: int | None,
     every_s: float,
-    **intervals: Any,
+    **options: Any,
 ) -> None:
     """Show which memory of a program is hot and which is cold.  Changes nothing.
 
@@ -43,17 +37,19 @@ def command(
     """
     from memtherm.cli.child import exit_status, started
     from memtherm.cli.screen import Screen, print_events
-    from memtherm.cli.watch import TargetWords, attributes_from, selector_of_program, selectors_from
+    from memtherm.cli.watch import TargetWords, attributes_from, planned_selectors, selector_of_program, selectors_from
     from memtherm.core.attributes import TUNED
     from memtherm.policy.values import Policy
-    from memtherm.session.open import choose_way, monitor
+    from memtherm.session.open import monitor
+    from memtherm.session.ways import choose_way
     from memtherm.views.plain import plain_snapshot
 
-    attributes = attributes_from(intervals, TUNED)
-    words = TargetWords(pids=pids, names=names, users=users, cgroups=cgroups, children=children, program=program)
+    words = TargetWords.take(options)
+    attributes = attributes_from(options, TUNED)
     targets = selectors_from(words)
-    choose_way(probe, attributes=attributes, policy=Policy())  # a program is started only when it can be watched
-    with started(program) as child:
+    # A program is started only when it can be watched.
+    choose_way(probe, attributes=attributes, policy=Policy(), selectors=planned_selectors(words))
+    with started(words.program) as child:
         if child is not None:
             targets = (selector_of_program(child.pid, words),)
         with monitor(targets=targets, attributes=attributes, probe=probe) as session:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from memtherm.errors import InvalidInput
-from memtherm.units import parse_time
+from memtherm.units import parse_size, parse_time
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _REGION_COUNT = click.IntRange(3, 1_000_000)
@@ -22,6 +22,36 @@ class Time(click.ParamType[float]):
             return value
         try:
             return parse_time(str(value))
+        except InvalidInput as problem:
+            self.fail(f"{problem}; {problem.hint}", param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """`4KiB`, `2M`, `1.5 GiB` → bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except InvalidInput as problem:
+            self.fail(f"{problem}; {problem.hint}", param, ctx)
+
+
+class AddressRange(click.ParamType[tuple[int, int]]):
+    """`0x7f00000-0x7f80000` → start and end."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        from memtherm.policy.kinds import parse_addresses
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_addresses(str(value))
         except InvalidInput as problem:
             self.fail(f"{problem}; {problem.hint}", param, ctx)
 
@@ -45,8 +75,17 @@ class WithProgram(click.Command):
 
 
 def target_options(command: _Command) -> _Command:
-    """`--pid`, `--name`, `--user`, `--cgroup` and `--children`: what to watch; see `cli.watch.selectors_from`."""
+    """`--pid`, `--name`, `--user` and the like: what to watch; see `cli.watch.selectors_from`."""
     for decorate in (
+        click.option(
+            "--range",
+            "ranges",
+            metavar="FROM-TO",
+            multiple=True,
+            type=AddressRange(),
+            help="Only these addresses, such as 0x7f0000000000-0x7f8000000000, by the kernel's DAMON; may be repeated.",
+        ),
+        click.option("--physical", is_flag=True, help="All memory of the host, by the kernel's DAMON."),
         click.option("--children", is_flag=True, help="What these processes start, and have started, too."),
         click.option(
             "--cgroup",
@@ -95,8 +134,9 @@ def interval_options(command: _Command) -> _Command:
         ),
         click.option(
             "--method",
-            type=click.Choice(["auto", "census", "sampling"]),
-            help="Count every page, or let one speak for its region; auto counts while 1 % of a CPU is enough.",
+            type=click.Choice(["auto", "census", "sampling", "smaps", "kdamond"]),
+            help="Count every page, let one speak for its region, ask for whole mappings, or let the kernel's DAMON "
+            "watch; auto counts while 1 % of a CPU is enough.",
         ),
     ):
         command = decorate(command)
@@ -106,9 +146,9 @@ def interval_options(command: _Command) -> _Command:
 def probe_option(command: _Command) -> _Command:
     option = click.option(
         "--probe",
-        type=click.Choice(["auto", "bpf", "smaps"]),
+        type=click.Choice(["auto", "bpf", "smaps", "softdirty"]),
         default="auto",
         show_default=True,
-        help="The way to see accesses; auto takes the best that this host offers.",
+        help="The way to see accesses; auto takes the best that this host offers.  softdirty sees writes only.",
     )
     return option(command)

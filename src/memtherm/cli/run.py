@@ -2,8 +2,8 @@
 
 import json
 import sys
-import threading
-import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +12,12 @@ from memtherm.cli.options import Time, WithProgram, interval_options, probe_opti
 from memtherm.cli.reload import Reloading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from memtherm.core.report import Report
+    from memtherm.core.attributes import MonitoringAttributes
     from memtherm.policy.values import Policy, TargetSelector
+    from memtherm.record.writer import RecordWriter
     from memtherm.session.session import Session
 
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--duration", "duration_s", type=Time(), help="Stop after this time, but not before one window.")
 @interval_options
 @probe_option
+@click.option("--record", "record_path", metavar="FILE", help="Keep all that was seen and done in a record, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each window.")
 @click.option("--tried-regions", is_flag=True, help="With --json: the regions that each scheme was tried on, too.")
 @click.option("--every", "every_s", type=Time(), default="1s", show_default=True, help="Time between screens of text.")
@@ -52,27 +55,32 @@ def command(*, policy_path: str | None, lines: tuple[str, ...], apply: bool, **o
     itself, its exit status becomes ours.  After SIGHUP the schemes of the POLICY file are read again.
     """
     from memtherm.cli.child import exit_status, started
-    from memtherm.cli.watch import TargetWords, attributes_from, selector_of_program, selectors_from
-    from memtherm.session.open import choose_way, monitor
+    from memtherm.cli.watch import TargetWords, attributes_from, planned_selectors, selector_of_program, selectors_from
+    from memtherm.session.open import monitor
+    from memtherm.session.ways import choose_way
 
     words = TargetWords.take(options)
     show = _Show(**{name: options.pop(name) for name in ("as_json", "tried_regions", "every_s", "duration_s", "limit")})
+    record_path = options.pop("record_path")
     probe = options.pop("probe")
     policy = _policy(policy_path, lines)
     _warn(policy, apply=apply)
     attributes = attributes_from(options, policy.attributes)
     targets = selectors_from(words)
     # A program is started only when it can be watched at once.
-    choose_way(probe, attributes=attributes, policy=policy, apply=apply)
+    choose_way(
+        probe, attributes=attributes, policy=policy, apply=apply, selectors=planned_selectors(words) or policy.targets
+    )
     with started(words.program) as child:
         if child is not None:
             targets = (selector_of_program(child.pid, words),)
         _warn_of_labels(policy, targets)
         with (
+            _recording(record_path, policy_path, lines, attributes) as writer,
             monitor(targets=targets, policy=policy, apply=apply, attributes=attributes, probe=probe) as session,
             Reloading(policy_path, policy, session) as reloading,
         ):
-            show.all(session, between=reloading.look)
+            show.all(session, between=reloading.look, writer=writer)
         if child is not None:
             sys.exit(exit_status(child, has_ended=session.all_gone))
 
@@ -90,6 +98,18 @@ def _policy(path: str | None, lines: tuple[str, ...]) -> "Policy":
     if path is not None:
         return load_policy(path)
     return Policy(schemes=parse_scheme_lines("\n".join(lines), source="--scheme"))
+
+
+def _recording(
+    record_path: str | None, policy_path: str | None, lines: tuple[str, ...], attributes: "MonitoringAttributes"
+) -> "AbstractContextManager[RecordWriter | None]":
+    """The record that was asked for, with the text of the policy in it."""
+    from memtherm.cli.recorder import recording
+
+    if record_path is None:
+        return nullcontext()
+    text = "\n".join(lines) if policy_path is None else Path(policy_path).read_text(encoding="utf-8")
+    return recording(record_path, attributes=attributes, policy=text)
 
 
 def _warn(policy: "Policy", *, apply: bool) -> None:
@@ -126,9 +146,11 @@ class _Show:
         self._duration_s = duration_s
         self._limit = limit
 
-    def all(self, session: "Session", *, between: "Callable[[], None]") -> None:
-        """Everything; `between` is called after each report."""
+    def all(self, session: "Session", *, between: "Callable[[], None]", writer: "RecordWriter | None") -> None:
+        """Everything, and into a record where there is a writer; `between` is called after each report."""
+        from memtherm.cli.duration import reports_until
         from memtherm.cli.screen import Screen, print_events, scheme_line
+        from memtherm.session.recording import record_session
         from memtherm.views.plain import plain_report
 
         screen = Screen(every_s=self._every_s)
@@ -136,7 +158,8 @@ class _Show:
             print(f"memtherm: {reason}", file=sys.stderr)
         report = None
         try:
-            for report in self._until_end(session):
+            reports = reports_until(session, limit=self._limit, duration_s=self._duration_s)
+            for report in reports if writer is None else record_session(session, reports, writer):
                 print_events(report.events)
                 if self._as_json:
                     print(json.dumps(plain_report(report, tried_regions=self._tried_regions)), flush=True)
@@ -151,17 +174,3 @@ class _Show:
                 print("in all:")
                 for scheme in session.last_schemes:
                     print(scheme_line(scheme))
-
-    def _until_end(self, session: "Session") -> "Iterator[Report]":
-        """The reports up to the limit or the end of the time."""
-        end_s = float("inf") if self._duration_s is None else time.monotonic() + self._duration_s
-        timer = None
-        for report in session.reports(limit=self._limit):
-            if timer is None and self._duration_s is not None:
-                # One window is always taken; after it the end does not wait for the end of a long one.
-                timer = threading.Timer(max(0.0, end_s - time.monotonic()), session.close)
-                timer.daemon = True
-                timer.start()
-            yield report
-            if time.monotonic() >= end_s:
-                return

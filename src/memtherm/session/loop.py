@@ -4,44 +4,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from memtherm.core.attributes import MonitoringAttributes
-from memtherm.core.protocols import Actor, CensusProbe, Clock, Probe
+from memtherm.core.protocols import Clock
 from memtherm.core.report import Report, SchemeReport
-from memtherm.core.snapshot import Conditions, Snapshot, TargetInfo
+from memtherm.core.snapshot import Conditions, Snapshot
 from memtherm.errors import HostCannot, TargetGone
 from memtherm.session.belief import doubts
-from memtherm.session.census_windows import CensusWindows
-from memtherm.session.method import Choice, MethodChooser
-from memtherm.session.sampling_windows import SamplingWindows
+from memtherm.session.engines import AnyWindows, Engines, Watched
+from memtherm.session.method import ASKED_FOR, Choice, MethodChooser
 from memtherm.session.schemes import SchemeRunner
 
 # How often newcomers are looked for, where targets are named by what several processes have in common.
 _FIND_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class Watched:
-    """One target with its ways to be seen, and to be acted on where schemes need it.
-
-    Attributes:
-        census: None where its every page cannot be seen.
-    """
-
-    info: TargetInfo
-    probe: Probe
-    census: CensusProbe | None = None
-    actor: Actor | None = None
-
-    @property
-    def name(self) -> str:
-        return f"pid {self.info.pid} ({self.info.name})"
-
-    def close(self) -> None:
-        for part in (self.probe, self.census, self.actor):
-            if part is not None:
-                part.close()
 
 
 @dataclass(frozen=True)
@@ -58,6 +31,7 @@ class MonitorLoop:
 
     Args:
         watched: the targets; their order gives `Regions.target`.
+        engines: makes the windows of a method.
         schemes: what acts on each window; it needs actors.
         canary: why the probe is not to be believed now, or an empty text; asked now and then.
         find: what has changed about the targets since it was asked last.
@@ -67,18 +41,16 @@ class MonitorLoop:
         self,
         watched: Sequence[Watched],
         *,
-        attributes: MonitoringAttributes,
+        engines: Engines,
         schemes: SchemeRunner,
         clock: Clock,
-        rng: np.random.Generator,
         canary: Callable[[], str] = lambda: "",
         find: Callable[[], Changes] = Changes,
     ) -> None:
         self._watched = dict(enumerate(watched))
         self._targets = [one.info for one in watched]
-        self._attributes = attributes
+        self._engines = engines
         self._clock = clock
-        self._rng = rng
         self._canary = _Canary(canary, clock)
         self._schemes = schemes
         self._find = find
@@ -88,12 +60,14 @@ class MonitorLoop:
         self._counted_from = (0.0, 0.0)
         blind = [one.name for one in watched if one.census is None]
         self._chooser = MethodChooser(
-            attributes,
+            engines.attributes,
             no_census=f"the probe of {', '.join(blind)} does not see every page" if blind else "",
             time_of_look_s=self._time_of_look_s,
+            no_kernel=engines.no_kernel,
+            kernel_purpose=engines.kernel_purpose,
         )
         self._choice = Choice("", "")
-        self._windows: CensusWindows | SamplingWindows
+        self._windows: AnyWindows
 
     def reports(self, *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """One report for each aggregation window, until `stopped` or no target is left."""
@@ -106,11 +80,15 @@ class MonitorLoop:
             self._collect()
             if not took_all:
                 break
+            ended_s = self._windows.ended_s
             snapshot = Snapshot(
-                self._clock.epoch_s(), tuple(self._targets), self._windows.regions(), self._conditions()
+                self._clock.epoch_s() if ended_s is None else ended_s,
+                tuple(self._targets),
+                self._windows.regions(),
+                self._conditions(),
             )
             self._apply_schemes(window_ended=True)
-            schemes = self._schemes.reports()
+            schemes = self._scheme_reports()
             events, self._events = tuple(self._events), []
             yield Report(snapshot, schemes, events)
             self._follow_targets()
@@ -118,7 +96,7 @@ class MonitorLoop:
 
     def last_schemes(self) -> tuple[SchemeReport, ...]:
         """What schemes did after the last report; `total` is all since the start."""
-        return self._schemes.reports()
+        return self._scheme_reports()
 
     def last_events(self) -> tuple[str, ...]:
         """What happened after the last report."""
@@ -131,26 +109,32 @@ class MonitorLoop:
 
     def close(self) -> None:
         """Undo what shall not outlast the session, and let go of all targets."""
-        for one in self._watched.values():
-            try:
-                self._undo(one)
-            finally:
-                one.close()
-        self._watched.clear()
+        try:
+            for one in self._watched.values():
+                try:
+                    self._undo(one)
+                finally:
+                    one.close()
+        finally:
+            self._watched.clear()
+            if self._choice.method:
+                self._windows.close()
+                self._collect()
 
     def _begin(self, choice: Choice) -> None:
-        names = {target: one.name for target, one in self._watched.items()}
+        """Go on with another method; without the kernel's DAMON where that turns out not to work."""
+        if self._choice.method:
+            self._windows.close()
+            self._collect()
+        try:
+            self._windows = self._engines.begin(choice.method, self._watched)
+        except HostCannot as problem:
+            if choice.method != "kdamond" or choice.why == ASKED_FOR:
+                raise
+            self._events.append(f"not by the kernel's DAMON: {problem}")
+            choice = self._chooser.without_kernel(f"the kernel's DAMON cannot be used: {problem}")
+            self._windows = self._engines.begin(choice.method, self._watched)
         self._choice = choice
-        if choice.method == "census":
-            census = {target: one.census for target, one in self._watched.items() if one.census is not None}
-            self._windows = CensusWindows(
-                census, names=names, attributes=self._attributes, clock=self._clock, rng=self._rng
-            )
-        else:
-            probes = {target: one.probe for target, one in self._watched.items()}
-            self._windows = SamplingWindows(
-                probes, names=names, attributes=self._attributes, clock=self._clock, rng=self._rng
-            )
 
     def _review_method(self) -> None:
         choice = self._chooser.next(
@@ -186,6 +170,14 @@ class MonitorLoop:
         if self._schemes.acts_between_windows:
             self._apply_schemes(window_ended=False)
 
+    def _scheme_reports(self) -> tuple[SchemeReport, ...]:
+        """Of all schemes in the policy's order, whoever carries them out."""
+        reports = self._schemes.reports()
+        if not self._choice.method:
+            return reports
+        handed_down = {report.name: report for report in self._windows.handed_down_reports()}
+        return tuple(handed_down.get(report.name, report) for report in reports)
+
     def _apply_schemes(self, *, window_ended: bool) -> None:
         actors = {target: one.actor for target, one in self._watched.items() if one.actor is not None}
         blocked = f"stopped: {self._canary.failure}" if self._canary.failure else ""
@@ -213,10 +205,7 @@ class MonitorLoop:
         target = len(self._targets)
         self._targets.append(one.info)
         self._watched[target] = one
-        if isinstance(self._windows, SamplingWindows):
-            self._windows.add(target, one.probe, name=one.name)
-        elif one.census is not None:
-            self._windows.add(target, one.census, name=one.name)
+        self._engines.add(self._windows, target, one)
         self._events.append(f"{one.name} is watched, too")
 
     def _undo(self, one: Watched) -> None:

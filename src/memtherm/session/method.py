@@ -1,4 +1,4 @@
-"""Which method watches: census while it can be had for its share of a CPU, sampling beyond, and back again."""
+"""Which method watches: census while it can be had for its share of a CPU, else the kernel's DAMON, else sampling."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,9 @@ _ROOM = 0.5
 # be given up soon is tried again after twice as long as the last time.
 _SOON_S = 600.0
 _LONGEST_RETRY_S = 3600.0
+ASKED_FOR = "asked for"
+# The probe decides at which grain there is sampling.
+_ENGINES = {"smaps": "sampling"}
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,23 @@ class MethodChooser:
         attributes: the method that is wanted, intervals, and the CPU share.
         no_census: why there can be no census; empty where there can.
         time_of_look_s: CPU seconds of one look at all pages of all targets.
+        no_kernel: why the kernel's DAMON cannot be used; empty where it can.
+        kernel_purpose: why the kernel's DAMON is the one for this purpose, whatever a census costs; mostly empty.
     """
 
     def __init__(
-        self, attributes: MonitoringAttributes, *, no_census: str, time_of_look_s: Callable[[], float]
+        self,
+        attributes: MonitoringAttributes,
+        *,
+        no_census: str,
+        time_of_look_s: Callable[[], float],
+        no_kernel: str = "the kernel's DAMON was not asked for",
+        kernel_purpose: str = "",
     ) -> None:
         self._attributes = attributes
         self._no_census = no_census
+        self._no_kernel = no_kernel
+        self._kernel_purpose = kernel_purpose
         self._time_of_look_s = time_of_look_s
         self._retry_s = _RETRY_S
         self._retry_at_s = 0.0
@@ -52,18 +65,27 @@ class MethodChooser:
         self._retry_at_s = now_s + self._retry_s
         self._census_began_s = now_s
         if self._attributes.method != "auto":
-            return Choice(self._attributes.method, "asked for")
+            return Choice(_ENGINES.get(self._attributes.method, self._attributes.method), ASKED_FOR)
+        if self._kernel_purpose and not self._no_kernel:
+            return Choice("kdamond", self._kernel_purpose)
         if self._no_census:
-            return Choice("sampling", self._no_census)
+            return self._without_census(self._no_census)
         return self._tried(room=1.0) or Choice("sampling", "a target went while the cost of a census was tried")
+
+    def without_kernel(self, reason: str) -> Choice:
+        """Another method than the kernel's DAMON, which has turned out not to work."""
+        self._no_kernel = reason
+        return self.first(self._retry_at_s - self._retry_s)
 
     def next(self, method: str, *, needed_interval_s: float, now_s: float) -> Choice | None:
         """Another method, or None to go on.
 
         Args:
             needed_interval_s: what the running method needs between two looks to keep to its CPU share.
+
+        The kernel's DAMON stays: it costs us next to nothing, and each change loses the ages.
         """
-        if self._attributes.method != "auto" or self._no_census:
+        if self._attributes.method != "auto" or self._no_census or method == "kdamond":
             return None
         choice: Choice | None = None
         if method == "census":
@@ -91,6 +113,10 @@ class MethodChooser:
         if needed_interval_s <= room * self._longest_interval_s:
             return Choice("census", f"every page can be counted within {share}")
         needed, longest = format_time(needed_interval_s), format_time(self._longest_interval_s)
-        return Choice(
-            "sampling", f"a census within {share} would look only every {needed}, and {longest} is the longest interval"
+        return self._without_census(
+            f"a census within {share} would look only every {needed}, and {longest} is the longest interval"
         )
+
+    def _without_census(self, reason: str) -> Choice:
+        """The kernel's sampling costs less than ours, and sees as much."""
+        return Choice("sampling" if self._no_kernel else "kdamond", reason)

@@ -32,6 +32,9 @@ _BRAKES = ("stopped: ", "slowed down: ")
 class Measured(Protocol):
     """What schemes decide on: the windows of a monitor."""
 
+    @property
+    def handed_down(self) -> frozenset[str]: ...
+
     def regions(self) -> Regions: ...
 
     def is_outdated(self, target: int) -> bool: ...
@@ -75,7 +78,7 @@ class SchemeRunner:
     def apply(
         self, windows: Measured, actors: Mapping[int, Actor], labels: Labels, *, window_ended: bool, blocked: str = ""
     ) -> None:
-        """Let those act that are due.
+        """Let those act that are due, but for those that whoever measures carries out himself.
 
         Args:
             actors, labels: of the targets that are there.
@@ -84,6 +87,8 @@ class SchemeRunner:
         """
         self._take_in_changes()
         for one in self._running:
+            if one.state.scheme.name in windows.handed_down:
+                continue
             if window_ended:
                 # Looked up for each: one before it in the list may have reset ages (damon-spec §2.3).
                 one.matched_bytes = self._matched_bytes(one.state, windows, labels)

@@ -8,6 +8,7 @@ import numpy as np
 
 from memtherm.core.protocols import Accessed, Clock
 from memtherm.core.ranges import Addresses
+from memtherm.core.report import SchemeReport
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.errors import TargetGone
 from memtherm.units import format_time
@@ -38,9 +39,13 @@ class Windows(ABC, Generic[_Probe]):
         gone: targets that turned out to be gone, with the reason; the loop takes them out.
         events: what a reader has to know, in sentences; the loop takes them out.
         needed_interval_s: the shortest interval between looks that the CPU share bears; 0 while unknown.
+        ended_s: when the last window ended, seconds since the epoch; None: now.
+        handed_down: names of the schemes that whoever measures carries out as well.
     """
 
     method: str
+    ended_s: float | None = None
+    handed_down: frozenset[str] = frozenset()
 
     def __init__(self, probes: Mapping[int, _Probe], *, names: Mapping[int, str], clock: Clock) -> None:
         self._probes = dict(probes)
@@ -72,6 +77,13 @@ class Windows(ABC, Generic[_Probe]):
     @abstractmethod
     def conditions(self) -> Conditions:
         """How the window was measured; time and cost are the loop's to fill in."""
+
+    def handed_down_reports(self) -> tuple[SchemeReport, ...]:
+        """What each scheme of `handed_down` did since this was asked last."""
+        return ()
+
+    def close(self) -> None:
+        """Give up what is held for measuring; the probes stay open."""
 
     def add(self, target: int, probe: _Probe, *, name: str) -> None:
         """Watch one more, from the next window on."""

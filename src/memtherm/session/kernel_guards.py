@@ -1,0 +1,155 @@
+"""Guards on what the kernel does for us: watched from outside, because the kernel has none of them (design §7)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import numpy as np
+
+from memtherm.act.brake import Brake, PressureGuard
+from memtherm.act.guard import mapping_refusals, target_refusal
+from memtherm.act.swap_room import is_swap_full
+from memtherm.core.guard import GuardSettings
+from memtherm.core.ranges import Addresses, join_adjacent
+from memtherm.core.scheme import Action
+from memtherm.errors import HostCannot, TargetGone
+from memtherm.linux.maps import read_smaps
+from memtherm.linux.pagemap import Pagemap
+from memtherm.linux.pressure import read_pressure
+from memtherm.linux.process import Process
+from memtherm.linux.swap import read_swap
+
+# Flags of mappings are read from smaps, which walks all pages, about 40 ms per GiB: they get this share of a CPU.
+_SHARE = 0.005
+_LOOK_EVERY_S = 5.0
+
+
+class GuardedTarget(Protocol):
+    """What is known of a target here."""
+
+    @property
+    def process(self) -> Process | None:
+        """None of physical memory."""
+
+
+class KernelGuards:
+    """All guards of a session whose schemes the kernel carries out.
+
+    Attributes:
+        working_set_bytes: memory that was accessed in the last window.
+    """
+
+    def __init__(self, settings: GuardSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._targets: dict[Process, _TargetGuards] = {}
+        self._pressure = PressureGuard(settings.max_memory_pressure)
+        self.working_set_bytes = 0
+
+    def close(self) -> None:
+        for one in self._targets.values():
+            one.close()
+        self._targets.clear()
+
+    def follow(self, targets: Sequence[GuardedTarget]) -> None:
+        """Guard these from now on, and no others."""
+        wanted = [one.process for one in targets if one.process is not None]
+        for process in self._targets.keys() - set(wanted):
+            self._targets.pop(process).close()
+        for process in wanted:
+            if process not in self._targets:
+                with suppress(TargetGone):
+                    self._targets[process] = _TargetGuards(process, self._settings, self._clock)
+
+    def refusal(self, target: GuardedTarget) -> str:
+        """Why a target may not be acted on at all, or an empty text."""
+        if target.process is None:
+            return ""
+        with suppress(TargetGone):
+            return target_refusal(target.process, self._settings)
+        return ""
+
+    def kept_from(self, action: Action) -> tuple[tuple[int, int], ...]:
+        """Addresses of all targets that the action may not touch: what is locked, handled by others, or advised."""
+        parts = [one.kept_from(action) for one in self._targets.values()]
+        if not parts:
+            return ()
+        start, end = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return tuple(zip(*(column.tolist() for column in join_adjacent(start, end)), strict=True))
+
+    def why_stopped(self, action: Action) -> str:
+        """Why the action has to rest now: refaults, pressure, or no swap left; or an empty text."""
+        if action is Action.STAT:
+            return ""
+        if action is Action.PAGEOUT and is_swap_full(self._settings.min_free_swap):
+            return "stopped: swap is full, but for what stays free"
+        for one in self._targets.values():
+            if reason := one.brake(action, self.working_set_bytes):
+                return reason
+        return "" if self._targets else self._system_pressure()
+
+    def note_paged_out(self, target: GuardedTarget, start: Addresses, end: Addresses) -> None:
+        """The kernel has just paged out these ranges, sorted and disjoint."""
+        one = self._targets.get(target.process) if target.process is not None else None
+        if one is not None:
+            one.note_paged_out(start, end)
+
+    def _system_pressure(self) -> str:
+        value = read_pressure("memory").value
+        pressures = [("the system", value.some.fraction_10s)] if value is not None and value.some is not None else []
+        allowance = self._pressure.decide(pressures, self._clock())
+        return allowance.reason if allowance.share == 0 else ""
+
+
+def why_not_without_swap(action: Action) -> str:
+    """Why the kernel may not page out processes where there is no swap: it would count what stays as paged out."""
+    if action is Action.PAGEOUT and read_swap().total_bytes == 0:
+        return "without swap the kernel counts anonymous memory as paged out that stays where it is"
+    return ""
+
+
+class _TargetGuards:
+    """Those of one process."""
+
+    def __init__(self, process: Process, settings: GuardSettings, clock: Callable[[], float]) -> None:
+        self._process = process
+        self._settings = settings
+        self._clock = clock
+        self._pagemap = Pagemap(process)
+        self._brake = Brake(process, self._pagemap, settings, clock=clock)
+        self._due_s = float("-inf")
+        self._kept: dict[Action, tuple[Addresses, Addresses]] = {}
+
+    def close(self) -> None:
+        self._pagemap.close()
+
+    def kept_from(self, action: Action) -> tuple[Addresses, Addresses]:
+        """Looked up anew now and then; of an action that was not asked for before, at once."""
+        now_s = self._clock()
+        if now_s >= self._due_s or action not in self._kept:
+            with suppress(TargetGone, HostCannot):
+                self._look(frozenset({*self._kept, action}))
+            self._due_s = now_s + max(_LOOK_EVERY_S, (self._clock() - now_s) / _SHARE)
+        return self._kept.get(action, (np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
+
+    def _look(self, actions: frozenset[Action]) -> None:
+        detailed = read_smaps(self._process)
+        mappings = detailed.mappings
+        for action in actions:
+            refused = np.zeros(len(mappings), np.bool_)
+            for one in mapping_refusals(detailed, action, self._settings):
+                refused |= one.refused
+            self._kept[action] = join_adjacent(mappings.starts[refused], mappings.ends[refused])
+
+    def brake(self, action: Action, working_set_bytes: int) -> str:
+        with suppress(TargetGone):
+            allowance = self._brake.allowance(action, working_set_bytes)
+            return allowance.reason if allowance.share == 0 else ""
+        return ""
+
+    def note_paged_out(self, start: Addresses, end: Addresses) -> None:
+        with suppress(TargetGone):
+            self._brake.note_paged_out(start, end)
