@@ -2,7 +2,8 @@
 /*
  * Reads the page table of one process: the entry of single addresses
  * (walk_addresses), or the present and accessed bits of whole ranges
- * (walk_ranges).  Writes nothing but its own map.  See README.md.
+ * (walk_ranges).  Writes nothing but its own map.  One source for every
+ * architecture: what its entries mean stands in entry_*.h.  See README.md.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -43,13 +44,6 @@ struct bpf_iter__task {
 
 #define KERNEL_THREAD_FLAG 0x00200000	/* PF_KTHREAD: may borrow an mm */
 
-#define ENTRY_PRESENT (1ULL << 0)
-#define ENTRY_ACCESSED_SHIFT 5
-#define ENTRY_HUGE (1ULL << 7)		/* PSE; PAT in the lowest level */
-#define ENTRY_PROTNONE_SHIFT 8		/* PROT_NONE where bit 0 is clear */
-#define ENTRY_PROTNONE (1ULL << ENTRY_PROTNONE_SHIFT)
-#define ENTRY_ACCESSED (1ULL << ENTRY_ACCESSED_SHIFT)
-
 #define PAGE_SHIFT 12
 #define PMD_SHIFT 21
 #define PUD_SHIFT 30
@@ -67,15 +61,15 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* The .bss map: one mmap-able array element, 700 KiB; sizes are in walk.h. */
 struct shared shared;
 
+#ifdef WALK_ARM64
+#include "entry_arm64.h"
+#else
+#include "entry_x86_64.h"
+#endif
+
 static __always_inline bool is_user_address(__u64 address)
 {
-	return !(address >> (shared.request.levels == 5 ? 56 : 47));
-}
-
-/* An entry leads to a table only if present: PROT_NONE entries hold an inverted address. */
-static __always_inline bool is_table(__u64 entry)
-{
-	return (entry & (ENTRY_PRESENT | ENTRY_HUGE)) == ENTRY_PRESENT;
+	return !(address >> user_address_bits(shared.request.levels));
 }
 
 /* Kernel address of the table that `entry` leads to, or 0: no RAM is there. */
@@ -101,11 +95,31 @@ static __always_inline long read_kernel(void *to, __u32 size, __u64 address)
 }
 
 /*
- * Goes down to level `lowest`, or to where the way ends before.  Returns the
- * level of the last entry read and the entry itself; LEVEL_FAILED if one could
- * not be read.
+ * An entry, read from kernel address `place`, with the accessed and dirty bits
+ * of its contiguous group, if it is in one: hardware may set them in any one
+ * of the group's entries, and Linux, too, takes one for all.
  */
-static __always_inline __u32 descend(__u64 address, __u32 lowest, __u64 *entry)
+static __always_inline __u64 with_group(__u64 entry, __u64 place)
+{
+	__u64 *group = shared.scratch.pte_table;
+	__u32 index;
+
+	if (!is_contiguous(entry))
+		return entry;
+	if (read_kernel(group, GROUP_ENTRIES * sizeof(entry), place & -(GROUP_ENTRIES * sizeof(entry))))
+		return entry;
+#pragma unroll
+	for (index = 0; index < GROUP_ENTRIES; index++)
+		entry |= group_bits(group[index]);
+	return entry;
+}
+
+/*
+ * Goes down to level `lowest`, or to where the way ends before.  Returns the
+ * level of the last entry read, the entry itself and the kernel address where
+ * it stands; LEVEL_FAILED if one could not be read.
+ */
+static __always_inline __u32 descend(__u64 address, __u32 lowest, __u64 *entry, __u64 *place)
 {
 	__u64 table = shared.response.pgd;
 	__u32 levels = shared.request.levels;
@@ -120,7 +134,8 @@ static __always_inline __u32 descend(__u64 address, __u32 lowest, __u64 *entry)
 		if (level > levels)
 			continue;
 		*entry = 0;
-		if (read_kernel(entry, sizeof(*entry), table + index * sizeof(*entry)))
+		*place = table + index * sizeof(*entry);
+		if (read_kernel(entry, sizeof(*entry), *place))
 			return LEVEL_FAILED;
 		if (level == lowest || !is_table(*entry))
 			return level;
@@ -133,15 +148,15 @@ static __always_inline __u32 descend(__u64 address, __u32 lowest, __u64 *entry)
 
 static long walk_one_address(__u32 index, void *context)
 {
-	__u64 address, entry = 0;
+	__u64 address, entry = 0, place = 0;
 	__u32 level = shared.request.levels;
 
 	if (index >= ADDRESS_CAPACITY)
 		return 1;
 	address = shared.addresses[index];
 	if (is_user_address(address))
-		level = descend(address, LEVEL_PTE, &entry);
-	shared.entries[index] = entry;
+		level = descend(address, LEVEL_PTE, &entry, &place);
+	shared.entries[index] = with_group(entry, place);
 	shared.entry_levels[index] = level;
 	return 0;
 }
@@ -184,14 +199,6 @@ static __always_inline void fill_from_leaf(struct unit *unit, __u64 entry, __u32
 	}
 }
 
-/* The present, accessed and PROT_NONE bits of three entries side by side; they do not meet. */
-static __always_inline __u64 three_entries(const __u64 *entries)
-{
-	const __u64 bits = ENTRY_PRESENT | ENTRY_ACCESSED | ENTRY_PROTNONE;
-
-	return (entries[0] & bits) | (entries[1] & bits) << 1 | (entries[2] & bits) << 2;
-}
-
 /*
  * Returns whether any page is present.  Three entries at a time: 0.27 ms for
  * 1 GiB of pages instead of 0.55 ms one by one.
@@ -206,17 +213,18 @@ static __always_inline bool fill_from_table(struct unit *unit, __u32 first, __u3
 	for (word = 0; word < BITMAP_WORDS; word++) {
 		__u64 *entries = &shared.scratch.pte_table[word * 64];
 		__u64 last = entries[63], group;
-		__u64 present = (last | last >> ENTRY_PROTNONE_SHIFT) & 1;
+		__u64 present = is_page(last);
 		__u64 accessed = last >> ENTRY_ACCESSED_SHIFT & 1;
 
 #pragma unroll
 		for (bit = 63; bit > 0; bit -= 3) {
 			group = three_entries(&entries[bit - 3]);
-			present = present << 3 | ((group | group >> ENTRY_PROTNONE_SHIFT) & 7);
+			present = present << 3 | three_present(group);
 			accessed = accessed << 3 | (group >> ENTRY_ACCESSED_SHIFT & 7);
 			/* One group after the other: clang would load all 64 first and run out of stack. */
 			asm volatile("" : "+r"(present), "+r"(accessed) : : "memory");
 		}
+		accessed = spread_over_groups(entries, accessed);
 		present &= shared.scratch.mask[word];
 		any |= present;
 		unit->present[word] = present;
@@ -231,8 +239,8 @@ static __always_inline bool fill_from_table(struct unit *unit, __u32 first, __u3
  */
 static __always_inline bool load_pmd_table(__u64 address, __u64 *leaf)
 {
-	__u64 entry = 0, table = 0, hole;
-	__u32 level = descend(address, LEVEL_PUD, &entry);
+	__u64 entry = 0, table = 0, place = 0, hole;
+	__u32 level = descend(address, LEVEL_PUD, &entry, &place);
 
 	*leaf = 0;
 	if (level == LEVEL_PUD && is_table(entry)) {
@@ -243,7 +251,7 @@ static __always_inline bool load_pmd_table(__u64 address, __u64 *leaf)
 			shared.scratch.pmd_physical = table;
 			return true;
 		}
-	} else if (level == LEVEL_PUD && entry & ENTRY_HUGE) {
+	} else if (level == LEVEL_PUD && is_leaf(entry)) {
 		*leaf = entry;
 		return false;
 	}
@@ -261,7 +269,7 @@ static __always_inline bool load_pmd_table(__u64 address, __u64 *leaf)
  */
 static __always_inline long load_pte_table(__u64 entry, __u32 index)
 {
-	const __u64 relevant = shared.request.physical_mask | ENTRY_PRESENT | ENTRY_HUGE;
+	const __u64 relevant = shared.request.physical_mask | ENTRY_TABLE_BITS;
 	__u64 table = table_address(entry), again = 0;
 
 	shared.response.table_reads++;
@@ -330,10 +338,9 @@ static long walk_one_step(__u32 step, void *context)
 
 	index = (address >> PMD_SHIFT) & (TABLE_ENTRIES - 1);
 	entry = shared.scratch.pmd_table[index];
-	if (entry & ENTRY_HUGE) {
-		/* A leaf, even if bits 0 and 8 are clear: then it is being split. */
+	if (is_leaf(entry)) {
 		unit->kind = UNIT_PMD_LEAF;
-		fill_from_leaf(unit, entry, first, last);
+		fill_from_leaf(unit, with_group(entry, shared.scratch.pmd_physical + index * sizeof(entry)), first, last);
 		shared.response.unit_count = count + 1;
 	} else if (is_table(entry)) {
 		outcome = load_pte_table(entry, index);

@@ -12,6 +12,7 @@
 #define RANGE_CAPACITY 1024
 #define TABLE_ENTRIES 512
 #define BITMAP_WORDS (TABLE_ENTRIES / 64)
+#define GROUP_ENTRIES 16	/* of a contiguous group (arm64) */
 
 /*
  * 8 GiB of 4 KiB pages in one call.  A kernel that does not preempt itself
@@ -46,9 +47,9 @@ struct request {
 	__u64 expected_start_ns;	/* of the process; 0: any */
 	__u64 cursor_address;		/* walk_ranges: go on here, */
 	__u32 cursor_range;		/* in this range */
-	__u32 levels;			/* 4 or 5 */
+	__u32 levels;			/* of tables */
 	__u32 count;			/* of addresses or of ranges */
-	__u32 unused;
+	__u32 prot_none_shift;		/* arm64: the bit of entries that are present but not valid */
 };
 
 struct response {

@@ -103,6 +103,13 @@ def _describe_refusal() -> None:
         raise RuntimeError(f"{error.message} ({error.hint})") from error
 
 
+@pytest.mark.parametrize("name", ["walk.bpf.o", "walk_arm64.bpf.o"])
+def test_this_kernel_takes_the_objects_of_all_architectures(name: str) -> None:
+    """The verifier looks at the same program everywhere; only the tables that it would meet are others'."""
+    require("bpf", "root")
+    BpfObject(OBJECT.with_name(name).read_bytes()).close()
+
+
 def test_closing_twice_is_one_closing() -> None:
     require("bpf", "root")
     with BpfObject(OBJECT.read_bytes()) as loaded:

@@ -20,6 +20,7 @@ from support.children import MADV_NOHUGEPAGE, PAGE_SIZE, Child
 
 MIB = 1 << 20
 PATIENCE_S = 30.0
+EXIT = {"x86_64": 60, "aarch64": 93}.get(os.uname().machine)
 
 
 def touched_memory(child: Child, length: int) -> int:
@@ -175,15 +176,15 @@ def test_memory_unmapped_while_it_is_read(child: Child, target: TargetWalk) -> N
     assert not thread.is_alive()
 
 
-# The first thread leaves by exit(2) alone (number 60), so that the leader is a zombie and a second one lives on.
-LEADERLESS = """
+# The first thread leaves by exit(2) alone, so that the leader is a zombie and a second one lives on.
+LEADERLESS = f"""
 import ctypes, threading, sys
 memory = bytearray(b"x" * (1 << 20))
 def live():
     print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
     sys.stdin.readline()
 threading.Thread(target=live).start()
-ctypes.CDLL(None).syscall(60, 0)
+ctypes.CDLL(None).syscall({EXIT}, 0)
 """
 
 MANY_THREADS = """

@@ -142,6 +142,24 @@ def test_swapped_pages(child: Child, target: TargetWalk) -> None:
         assert not target.read_addresses(page_addresses(start, end)).swapped.any()
 
 
+def test_pages_shared_by_fork_and_copied_at_a_write(walker: PageTableWalker, child: Child, target: TargetWalk) -> None:
+    start = small_pages(child, 2 * MIB)
+    everything = page_addresses(start, start + 2 * MIB)
+    child.write(start, 512)
+    forked = child.fork()
+    child.write(start, 512, step=2)
+    with walker.target(forked) as of_forked:
+        own, others = target.read_addresses(everything), of_forked.read_addresses(everything)
+        assert of_forked.read_ranges([start], [start + 2 * MIB]).present_bytes == 2 * MIB
+    assert own.present.all()
+    assert others.present.all()
+    frame = np.uint64(((1 << 46) - 1) & -PAGE_SIZE)
+    is_same = (own.entry & frame) == (others.entry & frame)
+    words, others_words = pagemap(child.pid, start, start + 2 * MIB), pagemap(forked, start, start + 2 * MIB)
+    assert is_same.tolist() == [False, True] * 256 == ((words ^ others_words) << np.uint64(9) == 0).tolist()
+    child.reap(forked)
+
+
 def test_holes(child: Child, target: TargetWalk) -> None:
     start = small_pages(child, 8 * MIB)
     end = start + 8 * MIB

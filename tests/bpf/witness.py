@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from support.children import PAGE_SIZE
 
 Array = NDArray[np.uint64]
-USER_END = 1 << 47
+USER_END = 1 << 56  # above it x86-64 lists [vsyscall], which is the kernel's
 
 _PRESENT, _SWAPPED = np.uint64(1 << 63), np.uint64(1 << 62)
 

@@ -55,6 +55,7 @@ def _declare_function(name: str, *argument_types: Any) -> Any:
     return function
 
 
+_mprotect = _declare_function("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _mincore = _declare_function("mincore", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _pidfd_open = _declare_syscall("pidfd_open", _SYS_PIDFD_OPEN, ctypes.c_int, ctypes.c_uint)
 _process_madvise = _declare_syscall(
@@ -111,6 +112,11 @@ def move_pages(pid: int, *, count: int, pages_address: int, nodes_address: int, 
 def mincore(address: int, length: int, residency_address: int) -> None:
     """Write, for each page of the own mapping, a byte whose lowest bit says if it is in memory.  Raises OSError."""
     _mincore(address, length, residency_address)
+
+
+def mprotect(address: int, length: int, protection: int) -> None:
+    """Change the protection of own memory (mmap.PROT_*; 0 is none).  Raises OSError."""
+    _mprotect(address, length, protection)
 
 
 def give_back_memory() -> None:

@@ -1,4 +1,4 @@
-"""What the page-table walk returns: its memory layout, and x86-64 entries in words.
+"""What the page-table walk returns: its memory layout, and entries in words.
 
 Pure numpy.  The layouts mirror bpf/walk.h; tests/bpf/test_layout.py compares them with the BTF of the object.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memtherm.linux.entry_format import X86_64, EntryFormat
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 PAGES_PER_UNIT = HUGE_PAGE_SIZE // PAGE_SIZE
@@ -49,7 +50,7 @@ REQUEST = np.dtype(
         ("cursor_range", "<u4"),
         ("levels", "<u4"),
         ("count", "<u4"),
-        ("unused", "<u4"),
+        ("prot_none_shift", "<u4"),
     ]
 )
 RESPONSE = np.dtype(
@@ -100,15 +101,9 @@ SHARED = np.dtype(
     ]
 )
 
-_PRESENT = np.uint64(1 << 0)
-_ACCESSED = np.uint64(1 << 5)
-_DIRTY = np.uint64(1 << 6)
-_HUGE = np.uint64(1 << 7)  # in PMD and PUD; in a PTE the same bit is PAT
-_PROT_NONE = np.uint64(1 << 8)  # where bit 0 is clear; else "global"
-_MAPPED = _PRESENT | _PROT_NONE
-
 _LEVEL_PTE, _LEVEL_PMD, _LEVEL_PUD = 1, 2, 3
 _SIZE_AT_LEVEL = np.array([0, PAGE_SIZE, HUGE_PAGE_SIZE, 1 << 30, 0, 0], dtype=np.uint64)
+_GROUP_ENTRIES = np.uint64(16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +111,13 @@ class Entries:
     """The page-table entry of each address asked for, in the order of the question.
 
     Attributes:
-        entry: uint64[n], the last entry on the way down, as it stands in the table.
+        entry: uint64[n], the last entry on the way down, as it stands in the table; one of a contiguous group with
+            the accessed and dirty bits of all 16.
         level: uint8[n], where it stands: 1 PTE, 2 PMD, 3 PUD, 4 P4D (top of a 4-level table), 5 PGD;
             0: it could not be read.
         generation: `TargetWalk.generation` of the address space that was read.
+
+        format: what the bits of `entry` mean.
 
     The properties are bool[n].  Each address with `level` > 0 is exactly one of present, swapped, empty.
     """
@@ -127,6 +125,7 @@ class Entries:
     entry: NDArray[np.uint64]
     level: NDArray[np.uint8]
     generation: int
+    format: EntryFormat = X86_64
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -135,35 +134,41 @@ class Entries:
 
     @property
     def huge_pmd(self) -> NDArray[np.bool_]:
-        """Mapped by a 2 MiB page (also while the kernel splits it: then bits 0 and 8 are clear)."""
-        return self._at(_LEVEL_PMD) & self._has(_HUGE)
+        """Mapped by a 2 MiB page (also while the kernel splits it: then it is not valid)."""
+        return self._at(_LEVEL_PMD) & self.format.is_leaf(self.entry)
 
     @property
     def huge_pud(self) -> NDArray[np.bool_]:
         """Mapped by a 1 GiB page."""
-        return self._at(_LEVEL_PUD) & self._has(_HUGE)
+        return self._at(_LEVEL_PUD) & self.format.is_leaf(self.entry)
 
     @property
     def huge(self) -> NDArray[np.bool_]:
-        return (self._at(_LEVEL_PMD) | self._at(_LEVEL_PUD)) & self._has(_HUGE)
+        return (self._at(_LEVEL_PMD) | self._at(_LEVEL_PUD)) & self.format.is_leaf(self.entry)
 
     @property
     def present(self) -> NDArray[np.bool_]:
         """Memory stands behind it, readable or (after mprotect, or for NUMA balancing) PROT_NONE."""
-        return (self._at(_LEVEL_PTE) & self._has(_MAPPED)) | self.huge
+        return (self._at(_LEVEL_PTE) & self.format.is_present(self.entry)) | self.huge
 
     @property
     def accessed(self) -> NDArray[np.bool_]:
-        return self.present & self._has(_ACCESSED)
+        return self.present & self.format.is_accessed(self.entry)
 
     @property
     def dirty(self) -> NDArray[np.bool_]:
-        """Written since it was last cleaned (hardware bit; a shadow stack's saved bit is not looked at)."""
-        return self.present & self._has(_DIRTY)
+        """Written since it was last cleaned."""
+        return self.present & self.format.is_dirty(self.entry)
 
     @property
     def prot_none(self) -> NDArray[np.bool_]:
-        return self.present & self._has(_PROT_NONE) & ~self._has(_PRESENT)
+        prot_none = self.format.is_present(self.entry) & self.format.is_invalid(self.entry)
+        return self.present & prot_none
+
+    @property
+    def contiguous(self) -> NDArray[np.bool_]:
+        """One of 16 entries that map neighbouring memory and are accessed as one (arm64 alone has such)."""
+        return self.present & self.format.is_contiguous(self.entry)
 
     @property
     def swapped(self) -> NDArray[np.bool_]:
@@ -178,20 +183,19 @@ class Entries:
         found: NDArray[np.bool_] = self.level == level
         return found
 
-    def _has(self, any_of: np.uint64) -> NDArray[np.bool_]:
-        return (self.entry & any_of).astype(np.bool_)
-
     @property
     def page_bytes(self) -> NDArray[np.uint64]:
-        """uint64[n]: size of the page that maps the address; 0 where none is present."""
-        return _SIZE_AT_LEVEL[self.level] * self.present
+        """uint64[n]: size of what is accessed as one there, a page or a contiguous group; 0 where none is present."""
+        size = _SIZE_AT_LEVEL[self.level] * self.present
+        return np.where(self.contiguous, size * _GROUP_ENTRIES, size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
     """The present and accessed bits of ranges, in units of 2 MiB; units without a present page are left out.
 
-    Bits outside of the ranges are 0.  Addresses ascend; one comes again where several ranges share its 2 MiB.
+    Bits outside of the ranges are 0; of a contiguous group (arm64) all accessed bits are set, or none.
+    Addresses ascend; one comes again where several ranges share its 2 MiB.
 
     Attributes:
         rows: structured array[n] with the fields of `UNIT`; the properties below are views of it.

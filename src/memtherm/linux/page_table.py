@@ -1,6 +1,7 @@
 """Reads other processes' page tables through the BPF program of bpf/: present and accessed bits, nothing written.
 
-Only x86-64.  Needs CAP_BPF and CAP_PERFMON for the walk and CAP_SYS_ADMIN once, to calibrate it.
+On x86-64, and on arm64 with pages of 4 KiB.  Needs CAP_BPF and CAP_PERFMON for the walk, and CAP_SYS_ADMIN once,
+to calibrate it.
 """
 
 import contextlib
@@ -8,7 +9,6 @@ import dataclasses
 import importlib.resources
 import mmap
 import os
-import platform
 import re
 import threading
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memtherm.errors import InvalidInput, NotPermitted, NotSupported, TargetGone
+from memtherm.linux.entry_format import X86_64, EntryFormat, arm64_format_by
 from memtherm.linux.libbpf import BpfLink, BpfObject
-from memtherm.linux.libc import give_back_memory
+from memtherm.linux.libc import give_back_memory, mprotect
 from memtherm.linux.page_entries import (
     ADDRESS_CAPACITY,
     RANGE,
@@ -31,6 +32,7 @@ from memtherm.linux.page_entries import (
     Units,
     WalkStatus,
 )
+from memtherm.linux.walk_machine import this_machine
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
 
 _GIB = 1 << 30
@@ -39,10 +41,8 @@ _WITNESS_PAGES = 16
 _WITNESSES_NEEDED = 12
 # Exit and exec of a thread void the walk of its memory; another thread, or the new program, is tried.
 _ATTEMPTS = 5
-_FIRST_4_LEVEL_KERNEL_ADDRESS = 0xFFFF_8000_0000_0000
 _PFN_BITS = (1 << 55) - 1
-# In a lowest-level entry: no page of ordinary memory stands behind it (Linux, _PAGE_SPECIAL).
-_SPECIAL_BIT = 1 << 9
+_PROT_NONE, _READ_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,43 +53,37 @@ class Calibration:
         page_offset: kernel address of physical address 0 (randomised at boot).
         physical_mask: the bits of an entry that are a physical address.
         physical_limit: end of RAM; nothing at or above it is read.
-        levels: 4 or 5.
+        levels: of tables, 3 to 5.
+        format: what the bits of an entry mean.
     """
 
     page_offset: int
     physical_mask: int
     physical_limit: int
     levels: int
+    format: EntryFormat = X86_64
 
 
-def parse_physical_bits(cpuinfo: str) -> int:
-    """Physical address bits in the text of /proc/cpuinfo, less those that memory encryption takes."""
-    found = re.search(r"^address sizes\s*:\s*(\d+) bits physical", cpuinfo, re.MULTILINE)
-    if not found:
-        raise NotSupported("/proc/cpuinfo names no physical address size", hint="only x86-64 is supported")
-    return int(found[1])
+def parse_ram(iomem: str) -> list[tuple[int, int]]:
+    """(start, end) of each System RAM of /proc/iomem, ends exclusive; none if the addresses are hidden."""
+    found = re.findall(r"^\s*([0-9a-f]+)-([0-9a-f]+) : System RAM", iomem, re.MULTILINE)
+    return [(int(start, 16), int(end, 16) + 1) for start, end in found if int(end, 16)]
 
 
-def parse_end_of_ram(iomem: str) -> int:
-    """First physical address behind the last System RAM of /proc/iomem; 0 if the addresses are hidden."""
-    ends = re.findall(r"^\s*[0-9a-f]+-([0-9a-f]+) : System RAM", iomem, re.MULTILINE)
-    last = max((int(end, 16) for end in ends), default=0)
-    return last + 1 if last else 0
-
-
-def _read_text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
-def _read_physical_limit() -> int:
-    limit = parse_end_of_ram(_read_text("/proc/iomem"))
-    if not limit:
+def read_ram() -> list[tuple[int, int]]:
+    """parse_ram of this host.  Raises NotPermitted: without CAP_SYS_ADMIN all addresses read 0."""
+    with open("/proc/iomem", encoding="utf-8", errors="replace") as file:
+        ram = parse_ram(file.read())
+    if not ram:
         raise NotPermitted(
             "/proc/iomem hides where RAM is",
-            hint="run as root, or with CAP_SYS_ADMIN, to calibrate the page-table walk",
+            hint="run as root, or with CAP_SYS_ADMIN",
         )
-    return limit
+    return ram
+
+
+def _end_of(ram: list[tuple[int, int]]) -> int:
+    return max(end for _, end in ram)
 
 
 def _own_memory(length: int) -> tuple[NDArray[np.uint8], int]:
@@ -120,7 +114,7 @@ class _WitnessPages:
         if not frames.any():
             raise NotPermitted(
                 "/proc/self/pagemap hides physical addresses",
-                hint="run as root, or with CAP_SYS_ADMIN, to calibrate the page-table walk",
+                hint="run as root, or with CAP_SYS_ADMIN",
             )
         return frames * np.uint64(PAGE_SIZE)
 
@@ -140,14 +134,11 @@ class PageTableWalker:
         """Loads the object (about 0.1 s).  Use `open()`, which does so once.
 
         Raises:
-            NotSupported: not x86-64, no libbpf, no kernel BTF, or a kernel before 6.1.
+            NotSupported: another architecture or page size, no libbpf, no kernel BTF, or a kernel before 6.1.
             NotPermitted: CAP_BPF or CAP_PERFMON is missing.
         """
-        if platform.machine() != "x86_64":
-            raise NotSupported(
-                f"the page-table walk knows x86-64 only, not {platform.machine()}", hint="use another probe"
-            )
-        elf = importlib.resources.files("memtherm.linux").joinpath("walk.bpf.o").read_bytes()
+        self._machine = this_machine()
+        elf = importlib.resources.files("memtherm.linux").joinpath(self._machine.object_name).read_bytes()
         self._object = BpfObject(elf)
         # libbpf has read all of the kernel's type information for it: 14 MiB that nobody needs now.
         give_back_memory()
@@ -184,9 +175,9 @@ class PageTableWalker:
         """Finds, once, where the kernel maps physical memory, by walking pages whose physical address we know.
 
         The top table's kernel address is page_offset + its physical address, and page_offset is a multiple of
-        1 GiB (arch/x86/mm/kaslr.c; without KASLR, too).  So page_offset is that address rounded down, less some
-        GiB.  Tried downwards: a guess too high then reads at most into the unmapped gap that the kernel leaves
-        behind physical memory, and bpf_probe_read_kernel() survives a fault.
+        1 GiB (arch/x86/mm/kaslr.c, arch/arm64/mm/init.c; without KASLR, too).  So page_offset is that address
+        rounded down, less some GiB.  Tried downwards: a guess too high then reads at most into what the kernel
+        leaves unmapped behind physical memory, and bpf_probe_read_kernel() survives a fault.
 
         Raises:
             NotPermitted: physical addresses are hidden from us (CAP_SYS_ADMIN).
@@ -198,40 +189,68 @@ class PageTableWalker:
             return self._calibration
 
     def _find_calibration(self) -> Calibration:
-        cpuinfo = _read_text("/proc/cpuinfo")
-        mask = (1 << parse_physical_bits(cpuinfo)) - PAGE_SIZE
-        limit = _read_physical_limit()
-        witnesses = _WitnessPages()
-        truth = witnesses.physical_addresses()
+        ram = read_ram()
         link = self._object.attach_task_iterator("walk_addresses", pid=os.getpid())
         try:
-            top_table = int(self._run(link, count=0)["pgd"])
-            # Below that address the kernel half of a 4-level table does not exist; but both are tried.
-            likely = 4 if top_table >= _FIRST_4_LEVEL_KERNEL_ADDRESS else 5
-            for levels in (likely, 9 - likely):
-                for page_offset in _page_offset_candidates(top_table, limit):
-                    guess = Calibration(
-                        page_offset=page_offset, physical_mask=mask, physical_limit=limit, levels=levels
-                    )
-                    self._set_calibration(guess)
-                    self._addresses[:_WITNESS_PAGES] = witnesses.addresses
-                    self._run(link, count=_WITNESS_PAGES)
-                    seen = self._entries[:_WITNESS_PAGES] & np.uint64(mask)
-                    at_page = self._entry_levels[:_WITNESS_PAGES] == 1
-                    if np.count_nonzero((seen == truth) & at_page) >= _WITNESSES_NEEDED:
-                        return guess
+            found = self._find_page_offset(link, ram)
+            if self._machine.name != "x86_64":
+                found = dataclasses.replace(found, format=self._find_format(link))
+                self._set_calibration(found)
+            return found
         finally:
             link.close()
+
+    def _find_page_offset(self, link: BpfLink, ram: list[tuple[int, int]]) -> Calibration:
+        mask, limit = self._machine.physical_mask(), _end_of(ram)
+        if limit > mask + PAGE_SIZE:
+            raise NotSupported(
+                f"RAM reaches up to {limit:#x}: such addresses are not known to the page-table walk",
+                hint="use another probe",
+            )
+        witnesses = _WitnessPages()
+        truth = witnesses.physical_addresses()
+        top_table = int(self._run(link, count=0)["pgd"])
+        highest = self._machine.highest_page_offset(top_table, limit)
+        for levels in self._machine.levels(top_table):
+            for page_offset in _page_offset_candidates(top_table, ram, highest):
+                guess = Calibration(page_offset=page_offset, physical_mask=mask, physical_limit=limit, levels=levels)
+                self._set_calibration(guess)
+                self._addresses[:_WITNESS_PAGES] = witnesses.addresses
+                self._run(link, count=_WITNESS_PAGES)
+                seen = self._entries[:_WITNESS_PAGES] & np.uint64(mask)
+                at_page = self._entry_levels[:_WITNESS_PAGES] == 1
+                if np.count_nonzero((seen == truth) & at_page) >= _WITNESSES_NEEDED:
+                    return guess
         raise NotSupported(
             "cannot find where the kernel maps physical memory: no guess reads our own page table right",
             hint="kernel lockdown (confidentiality) forbids BPF to read memory: see /sys/kernel/security/lockdown",
         )
+
+    def _find_format(self, link: BpfLink) -> EntryFormat:
+        """arm64 kernels differ in how they write the entry of a PROT_NONE page: look at one of our own."""
+        memory, address = _own_memory(PAGE_SIZE)
+        memory[0] = 1
+        mprotect(address, PAGE_SIZE, _PROT_NONE)
+        try:
+            self._addresses[0] = address
+            self._run(link, count=1)
+        finally:
+            mprotect(address, PAGE_SIZE, _READ_WRITE)
+        entry = int(self._entries[0])
+        found = arm64_format_by(entry)
+        if found is None:
+            raise NotSupported(
+                f"this kernel's entry of a PROT_NONE page is not known to the page-table walk: {entry:#x}",
+                hint="use another probe",
+            )
+        return found
 
     def _set_calibration(self, calibration: Calibration) -> None:
         self._request["page_offset"] = calibration.page_offset
         self._request["physical_mask"] = calibration.physical_mask
         self._request["physical_limit"] = calibration.physical_limit
         self._request["levels"] = calibration.levels
+        self._request["prot_none_shift"] = calibration.format.prot_none_shift
 
     def zero_page(self) -> int:
         """What tells an entry of the kernel's zero page: all these bits are set in it, and in no entry of real memory.
@@ -243,7 +262,8 @@ class PageTableWalker:
             NotPermitted, NotSupported: as `calibrate()`.
         """
         if self._zero_page is None:
-            mask = self.calibrate().physical_mask | _SPECIAL_BIT
+            calibration = self.calibrate()
+            mask = calibration.physical_mask | calibration.format.special
             memory, address = _own_memory(PAGE_SIZE)
             memory.max()  # reads it
             with self.target(os.getpid()) as own:
@@ -258,7 +278,6 @@ class PageTableWalker:
             InvalidInput: a kernel thread.
             NotPermitted, NotSupported: as `calibrate()`.
         """
-        self.calibrate()
         return TargetWalk(self, pid)
 
     def _run(
@@ -284,15 +303,18 @@ class PageTableWalker:
         """Memory may have been plugged in since; an address beyond it is then no sign of damage."""
         assert self._calibration is not None
         known = self._calibration
-        limit = _read_physical_limit()
+        limit = _end_of(read_ram())
         if limit > known.physical_limit:
             self._calibration = dataclasses.replace(known, physical_limit=limit)
             self._set_calibration(self._calibration)
 
 
-def _page_offset_candidates(top_table: int, physical_limit: int) -> range:
-    highest = top_table - top_table % _GIB
-    return range(highest, top_table - physical_limit - _GIB, -_GIB)
+def _page_offset_candidates(top_table: int, ram: list[tuple[int, int]], highest: int) -> list[int]:
+    """Downwards, those that have the top table in RAM."""
+    found: set[int] = set()
+    for start, end in ram:
+        found.update(range(min(top_table - start, highest) // _GIB * _GIB, top_table - end, -_GIB))
+    return sorted(found, reverse=True)
 
 
 class _AddressSpaceChanged(Exception):
@@ -322,6 +344,7 @@ class TargetWalk:
         self.generation = 0
         self._exec_id = 0
         self._walker = walker
+        self._format = walker.calibrate().format
         self._addresses_link = walker._object.attach_task_iterator("walk_addresses", pid=pid)
         try:
             self._ranges_link = walker._object.attach_task_iterator("walk_ranges", pid=pid)
@@ -352,7 +375,7 @@ class TargetWalk:
                 self._read_addresses_once(wanted, entry, level)
             except _AddressSpaceChanged:
                 continue
-            return Entries(entry=entry, level=level, generation=self.generation)
+            return Entries(entry=entry, level=level, generation=self.generation, format=self._format)
         raise self._restless()
 
     def _read_addresses_once(
