@@ -52,7 +52,7 @@ def write_and_be_killed(path: Path, reports: Sequence[Report], life_s: float) ->
 
 
 def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
-    reports = full_reports(15, regions=300)
+    reports = full_reports(12, regions=150)
     path = tmp_path / "run.memtherm"
     out, done = os.pipe()
     began_s = time.perf_counter()

@@ -127,6 +127,16 @@ def test_only_selected_frames_are_read(path: Path, monkeypatch: pytest.MonkeyPat
         assert len(read) <= 3
 
 
+def test_conditions_are_those_of_the_reports_and_need_no_regions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = full_reports(40)
+    write_record(path, reports)
+    some = Selection(since_s=BEGIN_S + 1.25, until_s=BEGIN_S + 3.05, targets=frozenset({7}))
+    with open_record(path) as record:
+        monkeypatch.setattr(record._schema, "reader", None)
+        assert list(record.conditions()) == [one.snapshot.conditions for one in reports]
+        assert list(record.conditions(some)) == [one.snapshot.conditions for one in reports[12:30]]
+
+
 def test_mappings_of_a_time_are_those_that_were_true_then(path: Path) -> None:
     with RecordWriter(path, HEADER) as writer:
         for second in range(0, 10, 2):

@@ -7,7 +7,7 @@ from memtherm.core.history import Event, MappingTable, SchemeTimes, Vitals
 from memtherm.core.report import Report
 from memtherm.core.rows import SnapshotRows, rows_of
 from memtherm.core.selection import EVERYTHING, Selection
-from memtherm.core.snapshot import TargetInfo
+from memtherm.core.snapshot import Conditions, TargetInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,11 @@ class ListHistory:
             selected = selection.of(rows_of([report.snapshot]))
             if len(selected):
                 yield replace(report, snapshot=replace(report.snapshot, regions=selected.regions))
+
+    def conditions(self, selection: Selection = EVERYTHING) -> Iterator[Conditions]:
+        for report in self.all_reports:
+            if selection.has_time(report.snapshot.time_s, report.snapshot.time_s):
+                yield report.snapshot.conditions
 
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:
         for table in self.all_mappings:

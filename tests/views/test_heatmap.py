@@ -207,3 +207,19 @@ def test_nothing_selected_says_what_there_is(history: ListHistory, selection: Se
         heat_map(history, selection=selection)
     assert "no " in problem.value.message
     assert re.search(hint, problem.value.hint)
+
+
+@pytest.mark.parametrize("is_short_first", [True, False])
+def test_short_windows_have_columns_of_their_own_wherever_they_are(is_short_first: bool) -> None:
+    """As intervals are tuned, windows become ten times as long: what was seen before is not blurred by that."""
+    lengths = [0.1] * 20 + [2.0] * 99
+    reports, end_s = [], BEGIN_S
+    for index, window_s in enumerate(lengths if is_short_first else reversed(lengths)):
+        end_s += window_s
+        one = report(0, [(0, 0, 1, LOOKS * (index % 2), 0.0)], window_s=window_s)
+        reports.append(replace(one, snapshot=replace(one.snapshot, time_s=end_s)))
+    found = heat_map(ListHistory(all_reports=reports), rows=1, columns=4000)
+    assert found.heat.shape == (1, 2000)
+    assert not np.isnan(found.heat).any()
+    short = found.heat[0, :20] if is_short_first else found.heat[0, -20:]
+    assert np.abs(np.diff(short)) == pytest.approx(1.0, abs=1e-3)

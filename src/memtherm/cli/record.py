@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,21 +69,22 @@ def command(*, path: str, as_json: bool, **options: Any) -> None:
     ):
         if child is not None:
             targets = (selector_of_program(child.pid, words),)
-        summary = _Summary(path)
+        summary = _Summary()
         with monitor(targets=targets, attributes=attributes, probe=probe) as session:
             for reason in session.reasons:
                 print(f"memtherm: {reason}", file=sys.stderr)
             try:
                 reports = reports_until(session, limit=None, duration_s=duration_s)
-                for report in record_session(session, reports, writer, every_s=every_s, limit=limit):
-                    print_events(report.events)
-                    summary.count(report)
+                with closing(record_session(session, reports, writer, every_s=every_s, limit=limit)) as written:
+                    for report in written:
+                        print_events(report.events)
+                        summary.count(report)
             finally:
                 # Also after Ctrl-C, which is how most recordings end.
                 session.close()
-                writer.flush()
+                writer.close()
                 print_events(session.last_events)
-                summary.print(as_json=as_json)
+                summary.print(writer.files, as_json=as_json)
         if child is not None:
             sys.exit(exit_status(child, has_ended=session.all_gone))
 
@@ -89,8 +92,7 @@ def command(*, path: str, as_json: bool, **options: Any) -> None:
 class _Summary:
     """What was written, told at the end."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self._snapshots = self._regions = 0
         self._first_s = self._last_s = 0.0
 
@@ -101,16 +103,21 @@ class _Summary:
         if self._snapshots == 1:
             self._first_s = report.snapshot.time_s - report.snapshot.conditions.window_s
 
-    def print(self, *, as_json: bool) -> None:
-        size_bytes, time_s = Path(self._path).stat().st_size, self._last_s - self._first_s
+    def print(self, files: Sequence[Path], *, as_json: bool) -> None:
+        """The last of the files has the name that was asked for."""
+        size_bytes, time_s = sum(file.stat().st_size for file in files), self._last_s - self._first_s
+        *earlier, path = map(str, files)
         if as_json:
-            plain = {"path": self._path, "snapshots": self._snapshots, "regions": self._regions}
+            plain = {"path": path, "earlier": earlier, "snapshots": self._snapshots, "regions": self._regions}
             print(json.dumps(plain | {"time_s": round(time_s, 3), "size_bytes": size_bytes}))
             return
+        more = (
+            f" and {len(earlier)} earlier file{'s' if len(earlier) > 1 else ''} from {earlier[0]} on" if earlier else ""
+        )
         print(
-            f"{self._path}: {self._snapshots} snapshots of {format_time(time_s)}, {self._regions} regions, "
+            f"{path}{more}: {self._snapshots} snapshots of {format_time(time_s)}, {self._regions} regions, "
             f"{format_size(size_bytes)}"
         )
         if self._snapshots:
-            name = "" if self._path == DEFAULT_RECORD else f" {self._path}"
+            name = "" if path == DEFAULT_RECORD else f" {path}"
             print(f"see it: memtherm report heatmap{name}")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from memtherm.cli.host import host_words
+from memtherm.cli.new_file import is_regular
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.errors import InvalidInput
 from memtherm.linux.facts import probe_host
@@ -55,16 +56,25 @@ def recording(
 
 
 def _make_room(path: Path) -> None:
+    """Move away what has the name; a record without a snapshot, as a wrong pid leaves it, is not worth a `.old`."""
+    another = "give another name by -o"
+    # Before anything is moved or removed: a device that lost its name would be missed by the whole machine.
+    if not is_regular(path):
+        raise InvalidInput(f"{path} is no plain file, and a record is written to one", hint=another)
     if not path.exists():
         return
-    another = "give another name by -o"
+    has_snapshots = False
     try:
         with open_record(path) as record:
             if record.is_growing:
                 raise InvalidInput(f"{path} is being written by another memtherm", hint=another)
+            has_snapshots = record.nr_snapshots > 0
     except InvalidInput as problem:
         if path.stat().st_size:
             raise InvalidInput(f"{path} is in the way: {problem}", hint=another) from problem
+    if not has_snapshots:
+        path.unlink()
+        return
     old = path.with_name(path.name + ".old")
     path.replace(old)
     print(f"memtherm: the record that was there is now {old}", file=sys.stderr)

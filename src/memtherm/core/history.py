@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from memtherm.core.ranges import Addresses
-from memtherm.core.report import Report, SchemeReport
 from memtherm.core.rows import SnapshotRows
 from memtherm.core.selection import EVERYTHING, Selection
-from memtherm.core.snapshot import TargetInfo
+from memtherm.core.snapshot import Conditions, TargetInfo
+
+if TYPE_CHECKING:  # most readers of a run need no schemes, and these take 20 ms to import
+    from memtherm.core.report import Report, SchemeReport
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ class History(Protocol):
 
     def reports(self, selection: Selection = EVERYTHING) -> Iterator[Report]:
         """The same as whole snapshots with their conditions, schemes and events."""
+
+    def conditions(self, selection: Selection = EVERYTHING) -> Iterator[Conditions]:
+        """Of each window that ended within the selected time, whatever else is selected; regions are not read."""
 
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:
         """Tables that were true within the selected time: the last before it, too."""

@@ -124,6 +124,10 @@ class DamoHistory:
                 one = rows.take_snapshots(index, index + 1)
                 yield Report(Snapshot(float(one.time_s[0]), self.targets, one.regions, self._conditions(one)), ())
 
+    def conditions(self, selection: Selection = EVERYTHING) -> Iterator[Conditions]:
+        for rows in self.rows(Selection(since_s=selection.since_s, until_s=selection.until_s)):
+            yield from (self._conditions(rows.take_snapshots(index, index + 1)) for index in range(len(rows)))
+
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:  # noqa: ARG002  # there are none
         return iter(())
 

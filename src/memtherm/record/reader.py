@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from memtherm.core.history import Event, MappingTable, SchemeTimes, Vitals
-from memtherm.core.report import Report
 from memtherm.core.rows import SnapshotRows
 from memtherm.core.selection import EVERYTHING, Selection
-from memtherm.core.snapshot import Snapshot, TargetInfo
+from memtherm.core.snapshot import Conditions, Snapshot, TargetInfo
 from memtherm.errors import InvalidInput, NotPermitted
 from memtherm.record import side
 from memtherm.record.columns import Schema
@@ -29,6 +28,8 @@ from memtherm.units import format_size
 
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped,unused-ignore]
+
+    from memtherm.core.report import Report
 
 # Rows that are handed out at a time, where frames are smaller.
 _ROWS_AT_ONCE = 1 << 16
@@ -194,6 +195,8 @@ class Record:
 
     def reports(self, selection: Selection = EVERYTHING) -> Iterator[Report]:
         """The same as whole snapshots with their conditions, schemes and events.  Raises as `rows` does."""
+        from memtherm.core.report import Report
+
         schemes = _Ahead(self.schemes(selection))
         events = _Ahead(event for event, is_of_window in self._events(selection) if is_of_window)
         for found, rows, entries in self._pieces(selection):
@@ -202,6 +205,17 @@ class Record:
                 acted = schemes.take(snapshot.time_s)
                 texts = tuple(event.text for event in events.take(snapshot.time_s))
                 yield Report(snapshot, acted[-1].schemes if acted else (), texts)
+
+    def conditions(self, selection: Selection = EVERYTHING) -> Iterator[Conditions]:
+        """Of each window that ended within the selected time; regions are not read.  Raises as `rows` does."""
+        for found in self._frames(Kind.SNAPSHOTS, selection):
+            body, envelope = self._chain.body(found), found.envelope
+            with self._chain.damage_at(found):
+                entries = unpack_entries(body, count=envelope.count, rows=envelope.extra)
+                for entry, time_s in zip(entries, entries["time_s"].tolist(), strict=True):
+                    if selection.has_time(time_s, time_s):
+                        yield conditions_of(entry, self._text(int(entry["texts"])))
+        self._check_end(selection)
 
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:
         """Tables that were true within the selected time: the last before it, too.  Raises as `rows` does."""
@@ -232,7 +246,9 @@ class Record:
 
     def schemes(self, selection: Selection = EVERYTHING) -> Iterator[SchemeTimes]:
         """Only of windows in which there were schemes; `SchemeReport.tried` is None.  Raises as `rows` does."""
-        for one in self._lists(Kind.SCHEMES, side.schemes, selection):
+        from memtherm.record.outcomes import schemes
+
+        for one in self._lists(Kind.SCHEMES, schemes, selection):
             if selection.has_time(one.time_s, one.time_s):
                 yield one
 

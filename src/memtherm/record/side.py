@@ -9,10 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from memtherm.core.history import Event, MappingTable, SchemeTimes, TargetVitals, Vitals
-from memtherm.core.plan import Refusal
-from memtherm.core.report import QuotaReport, SchemeReport
-from memtherm.core.scheme import Action, SchemeStatistics
+from memtherm.core.history import Event, MappingTable, TargetVitals, Vitals
 from memtherm.core.snapshot import TargetInfo
 from memtherm.errors import InvalidInput
 from memtherm.record.frames import SIDE_OPTIONS, Damaged, compress, decompress
@@ -69,7 +66,7 @@ def understood(make: Callable[[Any], _Thing], plain: Any) -> _Thing:
         raise Damaged(f"{make.__name__.replace('_', ' ').strip()} cannot be understood: {problem!r}") from problem
 
 
-def _known(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+def known_fields(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that `kind` has; a later version may have written more."""
     names = {one.name for one in fields(kind)}
     return {name: value for name, value in plain.items() if name in names}
@@ -80,7 +77,7 @@ def plain_targets(targets: Sequence[TargetInfo]) -> list[Any]:
 
 
 def target(plain: Mapping[str, Any]) -> TargetInfo:
-    return TargetInfo(**{**_known(TargetInfo, plain), "labels": tuple(plain["labels"])})
+    return TargetInfo(**{**known_fields(TargetInfo, plain), "labels": tuple(plain["labels"])})
 
 
 def plain_vitals(vitals: Sequence[Vitals]) -> list[Any]:
@@ -88,38 +85,8 @@ def plain_vitals(vitals: Sequence[Vitals]) -> list[Any]:
 
 
 def vitals(plain: Mapping[str, Any]) -> Vitals:
-    targets = tuple(TargetVitals(**_known(TargetVitals, one)) for one in plain["targets"])
-    return Vitals(**{**_known(Vitals, plain), "targets": targets})
-
-
-def plain_schemes(windows: Sequence[SchemeTimes]) -> list[Any]:
-    return [[one.time_s, [_plain_scheme(scheme) for scheme in one.schemes]] for one in windows]
-
-
-def schemes(plain: Sequence[Any]) -> SchemeTimes:
-    return SchemeTimes(float(plain[0]), tuple(_scheme(one) for one in plain[1]))
-
-
-def _plain_scheme(one: SchemeReport) -> dict[str, Any]:
-    plain = {field.name: getattr(one, field.name) for field in fields(SchemeReport) if field.name != "tried"}
-    plain["action"] = one.action.value
-    plain["refused"] = [[refusal.reason, refusal.size_bytes] for refusal in one.refused]
-    plain["total"] = vars(one.total)
-    plain["quota"] = None if one.quota is None else vars(one.quota)
-    return plain
-
-
-def _scheme(plain: Mapping[str, Any]) -> SchemeReport:
-    quota = plain["quota"]
-    return SchemeReport(
-        **{
-            **_known(SchemeReport, plain),
-            "action": Action(plain["action"]),
-            "refused": tuple(Refusal(reason, size) for reason, size in plain["refused"]),
-            "total": SchemeStatistics(**_known(SchemeStatistics, plain["total"])),
-            "quota": None if quota is None else QuotaReport(**_known(QuotaReport, quota)),
-        }
-    )
+    targets = tuple(TargetVitals(**known_fields(TargetVitals, one)) for one in plain["targets"])
+    return Vitals(**{**known_fields(Vitals, plain), "targets": targets})
 
 
 def plain_events(events: Sequence[tuple[Event, bool]]) -> list[Any]:

@@ -20,6 +20,7 @@ from memtherm.record.columns import BatchWriter, to_columns
 from memtherm.record.entries import TEXTS, pack_entries, texts_of
 from memtherm.record.frames import NO_TARGET, ROW_OPTIONS, Kind, compress
 from memtherm.record.header import RecordHeader
+from memtherm.record.outcomes import plain_schemes
 from memtherm.record.part import Part, next_number, numbered
 from memtherm.units import format_time
 
@@ -159,6 +160,11 @@ class RecordWriter:
             self._part.close(time_s=self._end_s, is_continued=False)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What this run has written and kept, in the order of time; the last one has the name that was asked for."""
+        return (*self._parts, self.path)
+
+    @property
     def _end_s(self) -> float:
         return self._last_s if math.isfinite(self._last_s) else self._header.created_s
 
@@ -231,7 +237,7 @@ class RecordWriter:
             part.add(Kind.MAPPINGS, side.pack_mappings(table), times_s=times_s, counts=(len(table), table.target))
         lists = (
             (Kind.VITALS, side.plain_vitals(pending.vitals), [one.time_s for one in pending.vitals]),
-            (Kind.SCHEMES, side.plain_schemes(pending.schemes), [one.time_s for one in pending.schemes]),
+            (Kind.SCHEMES, plain_schemes(pending.schemes), [one.time_s for one in pending.schemes]),
             (Kind.EVENTS, side.plain_events(pending.events), [one.time_s for one, _ in pending.events]),
         )
         for kind, plain, times in lists:

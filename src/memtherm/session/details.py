@@ -64,6 +64,8 @@ class DetailReader:
         )
 
     def _open(self, info: TargetInfo) -> Process | None:
+        if info.pid == 0:  # physical memory, which is no process
+            return None
         with suppress(TargetGone, HostCannot):
             process = self._held.enter_context(open_process(info.pid))
             if process.identity.start_time_s == info.start_time_s:
@@ -88,8 +90,9 @@ class _Target:
             self._process.check_alive()
         except (TargetGone, HostCannot):
             return None
-        # Comparing text is a hundred times cheaper than reading it, and mappings change seldom.
-        if text == self._last_text:
+        # Comparing text is a hundred times cheaper than reading it, and mappings change seldom.  Without any the
+        # process is about to end: what was seen of it is told by those that it had.
+        if not text or text == self._last_text:
             return None
         self._last_text = text
         return _table(self._index, parse_maps(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from memtherm.core.history import Event
 from memtherm.core.report import Report
@@ -11,7 +11,10 @@ from memtherm.record.writer import RecordWriter
 from memtherm.session.details import DetailReader
 from memtherm.session.session import Session
 
-_DETAILS_EVERY_S = 1.0
+_VITALS_EVERY_S = 1.0
+# Mappings are looked at after each window, or so seldom that it takes this share of a CPU, but each second.
+_SHARE_FOR_MAPPINGS = 0.002
+_MAPPINGS_AT_LEAST_EVERY_S = 1.0
 
 
 def record_session(
@@ -21,7 +24,7 @@ def record_session(
     *,
     every_s: float = 0.0,
     limit: int | None = None,
-) -> Iterator[Report]:
+) -> Generator[Report]:
     """Write `reports`, which are those of `session`, and hand each on that was written.
 
     What happens after the last report is written, too, when the iteration ends.  The writer stays open.
@@ -32,17 +35,21 @@ def record_session(
     """
     details = DetailReader()
     try:
-        due_s = details_due_s = 0.0
+        due_s = mappings_due_s = vitals_due_s = 0.0
         written = 0
         for report in reports:
             now_s = time.monotonic()
-            if now_s >= details_due_s:
-                details_due_s = now_s + _DETAILS_EVERY_S
-                _write_details(details, report, writer)
+            details.follow(report.snapshot.targets)
+            if now_s >= mappings_due_s:
+                cost_s = _write_mappings(details, writer)
+                mappings_due_s = now_s + min(_MAPPINGS_AT_LEAST_EVERY_S, cost_s / _SHARE_FOR_MAPPINGS)
+            if now_s >= vitals_due_s:
+                vitals_due_s = now_s + _VITALS_EVERY_S
+                writer.add_vitals(details.vitals())
             if now_s < due_s:
                 _write_events(report.events, report.snapshot.time_s, writer)
                 continue
-            due_s = max(due_s + every_s, now_s) if every_s else 0.0
+            due_s = (due_s if now_s - due_s < every_s else now_s) + every_s
             writer.add(report)
             written += 1
             yield report
@@ -54,11 +61,12 @@ def record_session(
         _write_events(session.last_events, time.time(), writer)
 
 
-def _write_details(details: DetailReader, report: Report, writer: RecordWriter) -> None:
-    details.follow(report.snapshot.targets)
+def _write_mappings(details: DetailReader, writer: RecordWriter) -> float:
+    """Returns the CPU time that it took."""
+    began_s = time.thread_time()
     for table in details.mappings():
         writer.add_mappings(table)
-    writer.add_vitals(details.vitals())
+    return time.thread_time() - began_s
 
 
 def _write_events(texts: Iterable[str], time_s: float, writer: RecordWriter) -> None:

@@ -62,8 +62,8 @@ class ConditionsOfRun:
 
 
 def conditions_of_run(history: History, *, selection: Selection = EVERYTHING) -> ConditionsOfRun:
-    """The conditions of the selected windows, taken together; one pass."""
-    return _together(report.snapshot.conditions for report in history.reports(selection))
+    """The conditions of all windows of the selected time, taken together; regions are not read."""
+    return _together(history.conditions(selection))
 
 
 def _together(windows: Iterable[Conditions]) -> ConditionsOfRun:

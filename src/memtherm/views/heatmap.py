@@ -22,7 +22,9 @@ Matrix = NDArray[np.float64]
 
 UNITS = ("rate", "hz")
 MAX_PIXELS = 4096
-_SURVEY_POINTS = 10
+_SURVEY_POINTS = 6
+# Of a distance this share or more was not watched: there were pauses between the windows.
+_PAUSED = 0.25
 # A first look may miss what was there for a short time only; more of it than this and the axis is chosen anew.
 _MAY_MISS = 0.001
 # What is left of sums in which equal numbers were added and taken away; one access in 2 TiB is more.
@@ -103,8 +105,8 @@ def heat_map(
 
     Args:
         selection: shown is what it selects; with addresses in it all of them, else the hottest cluster of addresses.
-        rows, columns: pixels; there are no more columns than snapshots, and there may be fewer rows where there are
-            fewer pages, or more with `whole` where there are many ranges.
+        rows, columns: pixels; there are no more columns than the shortest windows need, and there may be fewer rows
+            where there are fewer pages, or more with `whole` where there are many ranges.
         whole: all watched addresses of all targets.
         unit: `rate` or `hz`, see HeatMap.
         ages: with `HeatMap.age_s`.
@@ -144,17 +146,16 @@ def _survey(history: History, selection: Selection, columns: int) -> tuple[Stret
         raise nothing_selected(history, selection)
     footprint = Footprint()
     first_s, last_s = np.inf, -np.inf
+    spacings: list[_Spacing] = []
     for point_s in np.linspace(since_s, until_s, _SURVEY_POINTS).tolist():
         if point_s > until_s or point_s <= last_s:
             continue
-        # The first piece is read whole: it tells how far snapshots are apart.
-        batch = _rows_after(history, selection, point_s, (until_s - since_s) / 500 if first_s < np.inf else None)
+        batch = _rows_after(history, selection, point_s, (until_s - since_s) / 500)
         if batch is None:
             continue
         footprint.add(batch, runs_of(batch))
-        if first_s == np.inf:
-            first_s = float(batch.time_s[0] - batch.window_s[0])
-            most = _most_columns(batch, until_s - since_s)
+        first_s = min(first_s, float(batch.time_s[0] - batch.window_s[0]))
+        spacings.append(_spacing(batch))
         last_s = float(batch.time_s[-1])
     stretches = footprint.stretches()
     if len(stretches) == 0:
@@ -162,26 +163,44 @@ def _survey(history: History, selection: Selection, columns: int) -> tuple[Stret
         return _all_stretches(history, selection), np.linspace(since_s, until_s, columns + 1)
     since_s = max(since_s, first_s) if since_s < until_s else first_s
     until_s = max(until_s, last_s) if selection.until_s is None else until_s
-    return stretches, np.linspace(since_s, until_s, min(columns, most) + 1)
+    return stretches, np.linspace(since_s, until_s, min(columns, _most_columns(spacings, until_s - since_s)) + 1)
 
 
-def _most_columns(rows: SnapshotRows, length_s: float) -> int:
-    """One for each snapshot: more would be equal, or empty where there are pauses between the windows."""
-    distance_s = float(np.median(np.diff(rows.time_s) if len(rows) > 1 else rows.window_s))
-    return max(1, round(length_s / distance_s)) if distance_s > 0 else MAX_PIXELS
+@dataclass(frozen=True)
+class _Spacing:
+    """Of some snapshots: how far they are apart and how long their windows are, in the median, and the shortest."""
+
+    distance_s: float
+    window_s: float
+    shortest_s: float
+
+    @property
+    def has_pauses(self) -> bool:
+        return self.distance_s * (1 - _PAUSED) > self.window_s
 
 
-def _rows_after(history: History, selection: Selection, time_s: float, within_s: float | None) -> SnapshotRows | None:
-    """Some snapshots that end at this time or after it; few are read where there are some within so many seconds."""
-    wanted = [replace(selection, since_s=time_s)]
-    if within_s is not None:
-        until_s = time_s + within_s
-        wanted.insert(0, replace(selection, since_s=time_s, until_s=min(until_s, selection.until_s or until_s)))
-    for one in wanted:
-        for rows in history.rows(one):
-            if len(rows):
-                return rows
-    return None
+def _spacing(rows: SnapshotRows) -> _Spacing:
+    window_s = float(np.median(rows.window_s))
+    distance_s = float(np.median(np.diff(rows.time_s))) if len(rows) > 1 else window_s
+    return _Spacing(distance_s, window_s, float(rows.window_s.min()))
+
+
+def _most_columns(found: list[_Spacing], length_s: float) -> int:
+    """Where windows follow one another, one for each of the shortest: more would be equal.  Where there were pauses
+    between them, one for each of the largest distances: more would be empty."""
+    paused = [one.distance_s for one in found if one.has_pauses]
+    finest_s = max(paused) if paused else min(one.shortest_s for one in found)
+    return max(1, round(length_s / finest_s)) if finest_s > 0 else MAX_PIXELS
+
+
+def _rows_after(history: History, selection: Selection, time_s: float, within_s: float) -> SnapshotRows | None:
+    """Some snapshots that end at this time or after it; few are read where there are two within so many seconds."""
+    until_s = time_s + within_s
+    near = replace(selection, since_s=time_s, until_s=min(until_s, selection.until_s or until_s))
+    found = next(history.rows(near), None)
+    if found is None or len(found) < 2:
+        found = next(history.rows(replace(selection, since_s=time_s)), None)
+    return found
 
 
 def _all_stretches(history: History, selection: Selection) -> Stretches:

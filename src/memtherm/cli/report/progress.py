@@ -3,12 +3,15 @@
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from memtherm.core.history import Event, History, MappingTable, SchemeTimes, Vitals
-from memtherm.core.report import Report
 from memtherm.core.rows import SnapshotRows
 from memtherm.core.selection import EVERYTHING, Selection
-from memtherm.core.snapshot import TargetInfo
+from memtherm.core.snapshot import Conditions, TargetInfo
+
+if TYPE_CHECKING:
+    from memtherm.core.report import Report
 
 # Nobody waits for less.
 _PATIENCE_S = 1.0
@@ -60,10 +63,13 @@ class Watched:
                 self._tell(float(rows.time_s[-1]), selection)
             yield rows
 
-    def reports(self, selection: Selection = EVERYTHING) -> Iterator[Report]:
+    def reports(self, selection: Selection = EVERYTHING) -> "Iterator[Report]":
         for report in self._history.reports(selection):
             self._tell(report.snapshot.time_s, selection)
             yield report
+
+    def conditions(self, selection: Selection = EVERYTHING) -> Iterator[Conditions]:
+        return self._history.conditions(selection)
 
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:
         return self._history.mappings(selection)

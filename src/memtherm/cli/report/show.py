@@ -157,12 +157,13 @@ def head_lines(about: Summary, scene: Scene) -> list[str]:
         f"{scene.path}: {', '.join([*names[:_MOST_NAMES], *more])}, "
         f"{format_time(about.until_s - about.since_s)} from {clock}{methods}"
     )
-    doubts = [
-        f"do not believe this: {doubt} (at {count} of {about.nr_moments} moments looked at)"
-        for doubt, count in about.doubts
-    ]
-    lines = [head, *(doubts or (["can be believed"] if about.nr_moments else []))]
+    doubts = [f"do not believe {_of_windows(count, about.nr_windows)}: {doubt}" for doubt, count in about.doubts]
+    lines = [head, *(doubts or (["can be believed"] if about.nr_windows else []))]
     return [part for line in lines for part in textwrap.wrap(line, max(20, scene.width), subsequent_indent="  ")]
+
+
+def _of_windows(count: int, nr_windows: int) -> str:
+    return "this" if count == nr_windows else f"{count} of {nr_windows} windows"
 
 
 def plain_summary(about: Summary, scene: Scene) -> dict[str, Any]:
@@ -177,7 +178,8 @@ def plain_summary(about: Summary, scene: Scene) -> dict[str, Any]:
             for target in about.targets
         ],
         "methods": list(about.methods),
-        "nr_moments": about.nr_moments,
-        "doubts": [{"text": text, "nr_moments": count} for text, count in about.doubts],
-        "believable": about.nr_moments > 0 and not about.doubts,
+        "nr_windows": about.nr_windows,
+        "nr_doubted": about.nr_doubted,
+        "doubts": [{"text": text, "nr_windows": count} for text, count in about.doubts],
+        "believable": about.nr_windows > 0 and not about.doubts,
     }

@@ -104,6 +104,8 @@ def _resident_words(found: "WorkingSet", part: int | None) -> str:
 
 def _time_lines(found: "WorkingSet", scene: "Scene") -> list[str]:
     """All targets together over time: the mean of each stretch as a bar."""
+    from itertools import pairwise
+
     import numpy as np
 
     from memtherm.cli.report.plain import bar, table_lines
@@ -111,19 +113,20 @@ def _time_lines(found: "WorkingSet", scene: "Scene") -> list[str]:
 
     size = found.of_target(None, found.size_bytes)
     resident, times = found.resident_of(None), found.vitals_time_s
-    edges = np.linspace(found.time_s[0] - found.window_s[0], found.time_s[-1], min(_TIME_ROWS, len(size)) + 1)
-    column = np.clip(np.searchsorted(edges, found.time_s, side="left") - 1, 0, len(edges) - 2)
+    begin_s = found.time_s - found.window_s
+    edges = np.linspace(begin_s[0], found.time_s[-1], min(_TIME_ROWS, len(size)) + 1)
     largest = max(1.0, float(size.max()), float(np.nanmax(resident, initial=0.0)))
     room = max(4, scene.width - 36)
     rows = []
-    for index in range(len(edges) - 1):
-        here = size[column == index]
-        near = resident[(times >= edges[index]) & (times <= edges[index + 1]) & np.isfinite(resident)]
-        mean = float(here.mean()) if len(here) else 0.0
+    for first_s, end_s in pairwise(edges.tolist()):
+        inside_s = np.minimum(found.time_s, end_s) - np.maximum(begin_s, first_s)
+        here = inside_s > 0
+        near = resident[(times >= first_s) & (times <= end_s) & np.isfinite(resident)]
+        mean = float(np.average(size[here], weights=inside_s[here])) if here.any() else 0.0
         rows.append(
             (
-                scene.since_begin(float(edges[index])),
-                format_size(mean) if len(here) else "–",
+                scene.since_begin(first_s),
+                format_size(mean) if here.any() else "–",
                 format_size(float(near.mean())) if len(near) else "–",
                 bar(mean / largest, room),
             )
