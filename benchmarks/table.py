@@ -1,7 +1,9 @@
-"""Writes docs/benchmarks.md from the results of the last whole runs of accuracy.py and overhead.py."""
+"""Writes docs/benchmarks.md from the results of the last whole runs of the other benchmarks."""
 
 from typing import Any
 
+from benchmarks.records import read_table, write_table
+from benchmarks.reports import report_table
 from benchmarks.support.machine import REPOSITORY, load
 from benchmarks.support.tables import (
     accuracy_table,
@@ -74,12 +76,36 @@ CPU time of one tick over 1000 regions of a process of 1 GiB (`benchmarks/sampli
 Wall time of a start (`benchmarks/start.py`):
 
 {start}
+
+## Records
+
+{records_conditions}
+
+CPU time of all of writing: conversion, Arrow, zstd, CRC, write, fsync (`benchmarks/records.py`). The noisiest run is
+what may be expected at worst: borders and counts of regions are drawn anew in each window.
+
+{writing}
+
+Reading all columns of all rows, in a process of its own, start included; the fastest of five:
+
+{reading}
+
+## Reports, beside damo
+
+{reports_conditions}
+
+Each line is a command as a process of its own, from start to end, on the rows of the noisiest run
+(`benchmarks/reports.py`): the fastest of five for 1 M rows, of three for 10 M, of one for damo and the page of 10 M.
+damo reads the same rows from a file of its own kind. 10 M are not given to it: they would take ten times the memory.
+
+{reports}
 """
 
 
 def main() -> None:
     accuracy, overhead, tick, start = (load(name) for name in ("accuracy", "overhead", "sampling_tick", "start"))
-    if accuracy["is_quick"] or overhead["is_quick"]:
+    records, reports = load("records"), load("reports")
+    if any(one["is_quick"] for one in (accuracy, overhead, records, reports)):
         print(f"{_PAGE.relative_to(REPOSITORY)} is left as it is: it is made from whole runs only")
         return
     _PAGE.parent.mkdir(exist_ok=True)
@@ -94,6 +120,11 @@ def main() -> None:
         tick_conditions=_conditions(tick),
         tick=tick_table(tick["rows"]),
         start=tick_table(start["rows"]),
+        records_conditions=_conditions(records),
+        writing=write_table([row for row in records["rows"] if "bytes_a_row" in row]),
+        reading=read_table([row for row in records["rows"] if "decode_s" in row]),
+        reports_conditions=_conditions(reports),
+        reports=report_table(reports["rows"]),
     )
     _PAGE.write_text(text)
     print(f"wrote {_PAGE.relative_to(REPOSITORY)}")
