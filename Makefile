@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bpf bench bench-schemes clean
+.PHONY: help run test test-kernels lint format bpf bench bench-schemes clean
 
 PYTHON := .venv/bin/python
 # Arguments for what is run: make test ARGS="tests/core -x", make run ARGS=--json
@@ -15,6 +15,10 @@ run: ## See memory and page some out: memtherm demo, on a child of its own
 
 test: lint ## Lint, then all tests (MEMTHERM_REQUIRE=root,bpf,... turns skips into failures)
 	$(PYTHON) -m pytest $(ARGS)
+
+test-kernels: ## Tests in guests of Debian's 6.1, 6.12 and 7.3; root; ARGS="6.1 7.3" for some
+	@scripts/setup.sh kernels
+	@$(PYTHON) tests/kernels/matrix.py $(ARGS)
 
 lint: ## Format check, ruff, mypy
 	@scripts/setup.sh test

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make this clone ready: `scripts/setup.sh run|test|bpf`.
+# Make this clone ready: `scripts/setup.sh run|test|bpf|kernels`.
 #   run   .venv with memtherm, and libbpf for the page-grained probe
 #   test  that, with the test tools in .venv and a C compiler for the test workload
 #   bpf   what builds the BPF object: clang, llvm-strip, libbpf's headers
+#   kernels  test, and what boots other kernels: QEMU, virtme-ng in $MEMTHERM_KERNELS/venv
 # Does only what is missing.  As root it installs Debian packages; else it says which command would.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -41,6 +42,22 @@ can_build_bpf() {
     command -v clang >/dev/null && command -v llvm-strip >/dev/null &&
         clang -target bpf -idirafter "/usr/include/$(uname -m)-linux-gnu" -E - >/dev/null 2>&1 \
             <<<$'#include <linux/types.h>\n#include <bpf/bpf_helpers.h>'
+}
+
+has_strace() {
+    command -v strace
+}
+
+can_boot_kernels() {
+    command -v qemu-system-x86_64 && command -v busybox && command -v cpio && command -v zstd && command -v depmod
+}
+
+has_chromium() {
+    command -v chromium
+}
+
+has_file() { # damo asks it what a record is
+    command -v file
 }
 
 is_required() {
@@ -113,6 +130,18 @@ make_venv() { # make_venv STAMP PIP_ARGUMENT...
     setup_key "$stamp" >"$venv/.setup-$stamp"
 }
 
+# virtme-ng stands beside the kernels that it boots, outside of the repository.
+make_virtme() {
+    local folder=${MEMTHERM_KERNELS:-/var/cache/memtherm/kernels}/venv
+    ! "$folder/bin/vng" --version >/dev/null 2>&1 || return 0
+    say "installing virtme-ng into $folder"
+    if ! { "$(find_python)" -m venv --clear "$folder" &&
+        PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/pip" install --quiet --no-input 'virtme-ng~=1.42' >&2; }; then
+        say "cannot go on: no virtme-ng, see above"
+        exit 1
+    fi
+}
+
 # ------------------------------------------------------------------------------------------------
 
 case $level in
@@ -125,13 +154,25 @@ test)
     wants can_compile "the tests that need the C workload" gcc libc6-dev
     # Half a gigabyte for one test: only where somebody insists on that test.
     ! is_required clang || wants can_build_bpf "the test that builds the BPF object" clang llvm libbpf-dev
+    ! is_required strace || wants has_strace "the tests that watch each open()" strace
+    ! is_required damo || wants has_file "the tests beside damo" file
+    ! is_required chromium || wants has_chromium "the tests of the HTML page" chromium fonts-dejavu-core
     is_stamped test || make_venv test --editable '.[dev]'
     ;;
 bpf)
     needs can_build_bpf "compiler for BPF" clang llvm libbpf-dev
     ;;
+kernels)
+    [ "$(id -u)" = 0 ] || { say "cannot go on: kernels are unpacked and booted as root"; exit 1; }
+    scripts/setup.sh test
+    needs can_boot_kernels "QEMU and what makes a first file system" \
+        qemu-system-x86 kmod cpio zstd busybox-static
+    wants has_strace "the test that counts damo's system calls" strace
+    wants has_file "the test beside damo" file
+    make_virtme
+    ;;
 *)
-    say "unknown: $level (run, test or bpf)"
+    say "unknown: $level (run, test, bpf or kernels)"
     exit 2
     ;;
 esac

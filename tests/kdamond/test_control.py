@@ -104,6 +104,20 @@ def test_a_commit_takes_changes_in_and_writes_only_them(
     assert tree.writes[2:] == [("0/state", "commit")]
 
 
+@pytest.mark.parametrize(("release", "limit"), [("6.12", 1 << 62), ("7.3", 0)])
+def test_a_quota_that_is_taken_back_holds_no_longer(
+    tmp_path: Path, parameters: Kdamond, release: str, limit: int
+) -> None:
+    tree = FakeDamonTree(tmp_path / "other", release=release)
+    slots = KdamondSlots(tree, registry=Registry(tmp_path / "other-registry"), modules=tmp_path)
+    limited = changed(parameters, schemes=(replace(ANYTHING, quota=KernelQuota(size_bytes=4096)),))
+    unlimited = changed(parameters, schemes=(ANYTHING,))
+    with control.start(limited, slots=slots) as running:
+        running.commit(unlimited)
+        assert tree.committed(0)["contexts/0/schemes/0/quotas/bytes"] == str(limit)
+        assert running.parameters == unlimited
+
+
 def test_a_refused_commit_puts_the_files_back(
     tree: FakeDamonTree, parameters: Kdamond, running: RunningKdamond
 ) -> None:
@@ -172,6 +186,20 @@ def test_a_commit_that_an_old_kernel_would_never_answer_becomes_a_new_start(
             *(["off", "on"] if is_resting else []),
         ]
         assert ["started again" in said for said in running.events] == [True] * is_resting
+
+
+@pytest.mark.parametrize(("release", "times"), [("6.12", 2), ("6.14", 1)])
+def test_nothing_tried_is_asked_again_on_old_kernels(
+    tmp_path: Path, parameters: Kdamond, release: str, times: int
+) -> None:
+    tree = FakeDamonTree(tmp_path / "old", release=release)
+    slots = KdamondSlots(tree, registry=Registry(tmp_path / "registry"), modules=tmp_path)
+    with control.start(parameters, slots=slots) as running:
+        assert running.tried_bytes() == (0,)
+        assert [text for _, text in tree.writes].count("update_schemes_tried_bytes") == times
+        tree.set_results(regions=[[0, 4096, 1, 1]])
+        assert len(running.tried_regions()[0]) == 1
+        assert [text for _, text in tree.writes].count("update_schemes_tried_regions") == 1
 
 
 def test_goals_are_committed_alone(tree: FakeDamonTree, slots: KdamondSlots, parameters: Kdamond) -> None:

@@ -12,6 +12,8 @@ from memtherm.kdamond.registry import Owner, Registry, this_process
 from memtherm.kdamond.tree import DamonTree, OwnershipLost
 from support.children import Child
 from support.fake_damon import THREAD, FakeDamonTree
+from support.privileges import run_as_nobody
+from support.requires import require
 
 
 @pytest.fixture
@@ -249,6 +251,19 @@ def test_a_kernel_without_damon(tmp_path: Path, registry: Registry) -> None:
     assert slots.look().holder is Holder.NOT_THERE
     with pytest.raises(NotSupported, match="no DAMON"):
         slots.claim()
+
+
+def test_the_real_tree_is_not_for_others_than_root() -> None:
+    require("root", "damon")
+
+    def look() -> tuple[str, str, str]:
+        state = KdamondSlots().look()
+        return state.holder.value, state.sentence, state.hint
+
+    holder, sentence, hint = run_as_nobody(look)
+    assert holder == Holder.NOT_PERMITTED.value
+    assert "may not read nr_kdamonds" in sentence
+    assert "run as root" in hint
 
 
 def test_damon_can_be_hidden(slots: KdamondSlots, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,13 +118,6 @@ def test_files_are_read_and_absent_ones_told(tree: FakeDamonTree) -> None:
     assert tree.read("3/state") == "off"
 
 
-def test_the_real_tree_is_read_without_root_in_words() -> None:
-    if not DamonTree().kdamonds.exists() or os.geteuid() == 0:
-        pytest.skip("no DAMON, or we are root")
-    with pytest.raises(NotPermitted, match="may not read nr_kdamonds"):
-        DamonTree().read("nr_kdamonds")
-
-
 def test_only_ownership_makes_ownerships_and_only_the_tree_writes() -> None:
     """In source text: the one place that writes into the tree, and the one that proves what is ours."""
     makers, writers = set(), set()

@@ -17,11 +17,12 @@ from memtherm.kdamond import features as kernel_features
 from memtherm.kdamond import layout
 from memtherm.kdamond.features import Feature
 from memtherm.kdamond.ownership import Claim, KdamondSlots, stop
-from memtherm.kdamond.parameters import Intervals, Kdamond, KernelWatermarkMetric, Operations
+from memtherm.kdamond.parameters import Context, Intervals, Kdamond, KernelWatermarkMetric, Operations
 from memtherm.kdamond.startable import check_startable
 from memtherm.kdamond.tree import CommandCanceled, KernelRefused, Patience
 
 _SCHEMES = f"{layout.CONTEXT}/schemes"
+_NO_LIMIT_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +139,25 @@ class RunningKdamond:
                 keeps_tuning = context.intervals == before.intervals
                 tuned = self.tuned_intervals(renew=keeps_tuning)
                 now = replace(parameters, context=replace(context, intervals=tuned)) if keeps_tuning else parameters
+            now = replace(now, context=self._with_quotas_lifted(now.context))
             self._commit(layout.entries(now, self.features), "commit")
         self.parameters = parameters
         if any(target.is_obsolete for target in context.targets):
             self._forget_obsolete_targets()
+
+    def _with_quotas_lifted(self, context: Context) -> Context:
+        """With a limit that is never reached where a quota is taken back.
+
+        A kernel before 7.1 reckons no effective size without a limit, so that the last one, used up, would hold for
+        ever; seen on 6.12.
+        """
+        if self.features.has(Feature.PAUSE):
+            return context
+        schemes = list(context.schemes)
+        for index, (old, new) in enumerate(zip(self.parameters.context.schemes, schemes, strict=False)):
+            if old.quota.is_set and not new.quota.is_set:
+                schemes[index] = replace(new, quota=replace(new.quota, size_bytes=_NO_LIMIT_BYTES))
+        return replace(context, schemes=tuple(schemes))
 
     def commit_goals(self, parameters: Kdamond) -> None:
         """Change nothing but the goals of quotas, which is cheaper than `commit`.
@@ -193,8 +209,7 @@ class RunningKdamond:
         Raises CommandCanceled while the kdamond rests, or is paused.
         """
         self._require(Feature.TRIED_BYTES)
-        if self._schemes():
-            self._command("update_schemes_tried_bytes")
+        self._walk("update_schemes_tried_bytes")
         return tuple(self._total_bytes(index) for index in self._schemes())
 
     def tried_regions(self, *, schemes: Sequence[int] | None = None) -> tuple[TriedRegions, ...]:
@@ -206,8 +221,7 @@ class RunningKdamond:
         Raises CommandCanceled while the kdamond rests, or is paused.
         """
         self._require(Feature.TRIED_REGIONS)
-        if self._schemes():
-            self._command("update_schemes_tried_regions")
+        self._walk("update_schemes_tried_regions")
         return tuple(self._regions_of(index) for index in (self._schemes() if schemes is None else schemes))
 
     def clear_tried_regions(self) -> None:
@@ -258,6 +272,21 @@ class RunningKdamond:
             if self.is_running():
                 raise
             raise self._ended() from error
+
+    def _walk(self, word: str) -> None:
+        """Have the next apply of each scheme written down."""
+        if not self._schemes():
+            return  # 6.12 would wait for an apply for ever
+        self._command(word)
+        # Before 6.14 the answer may come ahead of the first apply; seen on 6.12, at the start.
+        if self.features.has(Feature.ALLOW_FILTERS) is False and not self._was_tried():
+            self._command(word)
+
+    def _was_tried(self) -> bool:
+        """Unknown, and so true, where there is no file for it."""
+        if not self.features.has(Feature.TRIED_BYTES):
+            return True
+        return any(self._total_bytes(index) for index in self._schemes())
 
     def _longest_s(self) -> float:
         """The longest time that a command may wait for an apply, or for the end of a window."""
