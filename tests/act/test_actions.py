@@ -293,7 +293,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(child: Child, process:
         (Action.HUGEPAGE, "needs allow_ptrace"),
         (Action.NOHUGEPAGE, "needs allow_ptrace"),
         (Action.MIGRATE_COLD, "no destination"),
-        (Action.LRU_PRIO, "version"),
+        (Action.LRU_PRIO, "only the kernel's DAMON"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_reason(
