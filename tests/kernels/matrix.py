@@ -270,15 +270,29 @@ def _wanted(guests: Sequence[Guest], arguments: argparse.Namespace) -> list[Gues
 
 
 def _collect(guests: Sequence[Guest]) -> bool:
-    """Whether all tests are there.  Leaves compiled files behind, which a guest can read, and cannot write."""
+    """Whether all tests are there.  Leaves compiled files behind, which a guest can read, and cannot write.
+
+    Without them each start of Python in a guest took twice as long.
+    """
     tests = dict.fromkeys(test for one in guests for test in one.tests)
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        print(done.stdout, done.stderr, file=sys.stderr)
-    return done.returncode == 0
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    for words in (
+        ["compileall", "-q", str(REPOSITORY / "src"), str(REPOSITORY / "tests")],
+        ["pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *tests],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        if done.returncode:
+            print(done.stdout, done.stderr, file=sys.stderr)
+            return False
+    return True
 
 
 def main() -> int:
