@@ -2,12 +2,15 @@
 
 MemthermError                 anything below; has `hint`: what to do about it
 ├── InvalidInput              your call, option or file is wrong       (also ValueError)
-│   └── InvalidPolicy         a policy file; has `problems`, all of them
+│   ├── InvalidPolicy         a policy file; has `problems`, all of them
+│   └── KernelRefused         the kernel's DAMON does not take it      (in kdamond/)
 ├── HostCannot                this host cannot, or may not
 │   ├── NotPermitted          a privilege is missing                   (also PermissionError)
 │   ├── NotSupported          the kernel or a library lacks it
 │   ├── ProbeNotTrusted       a probe failed its canary
-│   └── TargetBusy            someone else already watches the target
+│   ├── TargetBusy            someone else already watches the target
+│   │   └── OwnershipLost     the kernel's DAMON is no longer ours     (in kdamond/)
+│   └── CommandCanceled       a kdamond did not answer a command      (in kdamond/)
 └── TargetGone                the target exited or was replaced        (also ProcessLookupError)
 """
 

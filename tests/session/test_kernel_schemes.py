@@ -98,6 +98,23 @@ def test_what_is_handed_down_keeps_away_from_what_guards_protect(child: Child) -
         schemes.close()
 
 
+def test_a_quota_is_not_spent_on_addresses_without_memory(child: Child) -> None:
+    used = child.map(64 * MIB)
+    child.fill(used, 16 * MIB)
+    reserved = used + 16 * MIB
+    child.mprotect(reserved, 32 * MIB, 0)
+    child.fill(reserved + 32 * MIB, 16 * MIB)
+    quota = Quota(size_bytes=4 * MIB, reset_interval_s=1.0)
+    with target_of(child) as target:
+        for scheme, is_spared in ((replace(COLD, quota=quota), True), (COLD, False)):
+            schemes = schemes_of(Policy(scheme))
+            (kernel,) = schemes.plan(SITUATION, [target])
+            kept = [(one.start, one.end) for one in kernel.core_filters if one.kind is KernelFilterKind.ADDR]
+            assert ((reserved, reserved + 32 * MIB) in kept) == is_spared
+            assert len(kept) <= 64
+            schemes.close()
+
+
 def test_a_target_below_the_floor_is_left_out_by_number(child: Child) -> None:
     with Child() as large, target_of(child) as small, target_of(large) as other:
         large.fill(large.map(96 * MIB), 96 * MIB)

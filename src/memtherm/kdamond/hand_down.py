@@ -10,11 +10,14 @@ from memtherm.core.filters import Filter, FilterKind
 from memtherm.core.goals import Goal, GoalMetric
 from memtherm.core.pattern import Bounds
 from memtherm.core.quota import Quota
-from memtherm.core.scheme import Action, Scheme
+from memtherm.core.scheme import Scheme
 from memtherm.core.watermarks import Watermarks
 from memtherm.errors import InvalidInput, NotSupported
 from memtherm.kdamond.features import Feature, KernelFeatures, feature_of
 from memtherm.kdamond.parameters import (
+    DONE_BY,
+    FILTERED_BY_PAGE,
+    MIGRATIONS,
     UINT_MAX,
     Intervals,
     KernelBounds,
@@ -30,22 +33,6 @@ from memtherm.kdamond.parameters import (
     Operations,
 )
 
-# What each can do (damon-spec §2.4); elsewhere the kernel takes the action, and does nothing.
-_ON_PROCESSES = frozenset(
-    {
-        *(Action.WILLNEED, Action.COLD, Action.PAGEOUT, Action.HUGEPAGE, Action.NOHUGEPAGE, Action.COLLAPSE),
-        *(Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.STAT),
-    }
-)
-_ON_PHYSICAL_MEMORY = frozenset(
-    {
-        *(Action.PAGEOUT, Action.LRU_PRIO, Action.LRU_DEPRIO),
-        *(Action.MIGRATE_HOT, Action.MIGRATE_COLD, Action.STAT),
-    }
-)
-_MIGRATIONS = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
-# On processes only these ask filters by page; the others act on whole regions (damon-spec §2.9).
-_ASK_PAGE_FILTERS = (*_MIGRATIONS, Action.STAT)
 _KINDS = {
     FilterKind.ADDRESS: KernelFilterKind.ADDR,
     FilterKind.TARGET: KernelFilterKind.TARGET,
@@ -118,10 +105,10 @@ def hand_down(scheme: Scheme, situation: Situation) -> KernelScheme | str:
 
 def _check_action(scheme: Scheme, situation: Situation) -> None:
     is_physical = situation.operations is Operations.PADDR
-    if scheme.action not in (_ON_PHYSICAL_MEMORY if is_physical else _ON_PROCESSES):
+    if scheme.action not in DONE_BY[situation.operations]:
         where = "physical memory" if is_physical else "processes"
         raise _InUserSpace(f"the kernel's DAMON has no {scheme.action} for {where}")
-    if scheme.action in _MIGRATIONS and not is_physical:
+    if scheme.action in MIGRATIONS and not is_physical:
         _need(situation, Feature.DESTINATIONS)
     elif (feature := feature_of(scheme.action)) is not None:
         _need(situation, feature)
@@ -186,7 +173,7 @@ def _core_filters(one: Filter, situation: Situation) -> list[KernelFilter]:
 
 def _page_filter(one: Filter, scheme: Scheme, situation: Situation) -> KernelFilter:
     if situation.operations is not Operations.PADDR:
-        if scheme.action not in _ASK_PAGE_FILTERS:
+        if scheme.action not in FILTERED_BY_PAGE:
             raise _InUserSpace(f"the kernel's {scheme.action} on processes asks no filter by page ({one.kind})")
         _need(situation, Feature.DESTINATIONS)
     if one.kind not in _KINDS:

@@ -29,6 +29,21 @@ class Operations(StrEnum):
     PADDR = "paddr"
 
 
+MIGRATIONS = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
+# Of processes the kernel asks filters by page for these alone: madvise takes the whole region (damon-spec §2.4, §2.9).
+FILTERED_BY_PAGE = (*MIGRATIONS, Action.STAT)
+_ON_PROCESSES = (
+    *FILTERED_BY_PAGE,
+    *(Action.WILLNEED, Action.COLD, Action.PAGEOUT, Action.HUGEPAGE, Action.NOHUGEPAGE, Action.COLLAPSE),
+)
+# What each can do (damon-spec §2.4); elsewhere the kernel takes the action, and does nothing.
+DONE_BY = {
+    Operations.VADDR: _ON_PROCESSES,
+    Operations.FVADDR: _ON_PROCESSES,
+    Operations.PADDR: (*FILTERED_BY_PAGE, Action.PAGEOUT, Action.LRU_PRIO, Action.LRU_DEPRIO),
+}
+
+
 class KernelMetric(StrEnum):
     """What a goal of a quota measures (damon-spec §2.7); names end in the unit of its values."""
 

@@ -2,21 +2,19 @@
 
 from pathlib import Path
 
-from memtherm.core.scheme import Action
 from memtherm.errors import InvalidInput
-from memtherm.kdamond.parameters import Context, KernelFilterKind, KernelMetric, KernelScheme, Operations
+from memtherm.kdamond.parameters import (
+    DONE_BY,
+    FILTERED_BY_PAGE,
+    MIGRATIONS,
+    Context,
+    KernelFilterKind,
+    KernelMetric,
+    KernelScheme,
+    Operations,
+)
 from memtherm.linux.cgroups import read_hierarchies
 from memtherm.linux.process import open_process
-
-_MOVING = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
-_ON_PROCESSES = (*_MOVING, Action.STAT, Action.WILLNEED, Action.COLD, Action.PAGEOUT, Action.HUGEPAGE)
-_DONE_BY = {
-    Operations.VADDR: (*_ON_PROCESSES, Action.NOHUGEPAGE, Action.COLLAPSE),
-    Operations.FVADDR: (*_ON_PROCESSES, Action.NOHUGEPAGE, Action.COLLAPSE),
-    Operations.PADDR: (*_MOVING, Action.STAT, Action.PAGEOUT, Action.LRU_PRIO, Action.LRU_DEPRIO),
-}
-# Of processes the kernel asks filters by page for these alone: madvise takes the whole region (damon-spec §2.4, §2.9).
-_FILTERED_BY_PAGE = (*_MOVING, Action.STAT)
 
 
 def check_startable(context: Context, *, was_started: bool = False) -> None:
@@ -53,14 +51,14 @@ def _check_targets(context: Context, *, was_started: bool) -> None:
 
 def _check_scheme(scheme: KernelScheme, context: Context) -> None:
     operations = context.operations
-    if scheme.action not in _DONE_BY[operations]:
+    if scheme.action not in DONE_BY[operations]:
         raise InvalidInput(
             f"the kernel does not do {scheme.action} for {operations}",
-            hint=f"{operations} has {', '.join(sorted(_DONE_BY[operations]))}",
+            hint=f"{operations} has {', '.join(sorted(DONE_BY[operations]))}",
         )
-    if scheme.action in _MOVING:
+    if scheme.action in MIGRATIONS:
         _check_destinations(scheme, operations)
-    if scheme.ops_filters and operations is not Operations.PADDR and scheme.action not in _FILTERED_BY_PAGE:
+    if scheme.ops_filters and operations is not Operations.PADDR and scheme.action not in FILTERED_BY_PAGE:
         raise InvalidInput(
             f"the kernel does not look at filters by page for {scheme.action} of processes",
             hint="it would act on what they leave out: leave such filters to user space, or take paddr",

@@ -25,6 +25,10 @@ from memtherm.linux.swap import read_swap
 # Flags of mappings are read from smaps, which walks all pages, about 40 ms per GiB: they get this share of a CPU.
 _SHARE = 0.005
 _LOOK_EVERY_S = 5.0
+# Reserved address space is in pieces of tens of MiB, such as the 64 MiB of each of malloc's arenas.
+_LARGE_BYTES = 8 << 20
+# What they do needs pages that are there; others may begin with a mapping that is empty.
+_FOR_RESIDENT = (Action.PAGEOUT, Action.COLD, Action.COLLAPSE, Action.MIGRATE_HOT, Action.MIGRATE_COLD)
 
 
 class GuardedTarget(Protocol):
@@ -80,6 +84,15 @@ class KernelGuards:
         start, end = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return tuple(zip(*(column.tolist() for column in join_adjacent(start, end)), strict=True))
 
+    def empty(self, action: Action, *, most: int) -> tuple[tuple[int, int], ...]:
+        """Large address ranges without anything for the action: the largest ones, `most` at most, by address.
+
+        The kernel charges a quota with the length of a region, whether memory is behind it or not (damon-spec §2.5).
+        """
+        found = [one.empty(action) for one in self._targets.values()]
+        ranges = sorted((pair for pairs in found for pair in pairs), key=lambda pair: (pair[0] - pair[1], pair[0]))
+        return tuple(sorted(ranges[:most]))
+
     def why_stopped(self, action: Action) -> str:
         """Why the action has to rest now: refaults, pressure, or no swap left; or an empty text."""
         if action is Action.STAT:
@@ -111,6 +124,11 @@ def why_not_without_swap(action: Action) -> str:
     return ""
 
 
+def _large_gaps(start: Addresses, end: Addresses) -> tuple[tuple[int, int], ...]:
+    wide = np.flatnonzero(start[1:] - end[:-1] >= np.uint64(_LARGE_BYTES))
+    return tuple(zip(end[wide].tolist(), start[wide + 1].tolist(), strict=True))
+
+
 class _TargetGuards:
     """Those of one process."""
 
@@ -122,6 +140,8 @@ class _TargetGuards:
         self._brake = Brake(process, self._pagemap, settings, clock=clock)
         self._due_s = float("-inf")
         self._kept: dict[Action, tuple[Addresses, Addresses]] = {}
+        self._gaps: tuple[tuple[int, int], ...] = ()
+        self._empty: tuple[tuple[int, int], ...] = ()
 
     def close(self) -> None:
         self._pagemap.close()
@@ -135,9 +155,16 @@ class _TargetGuards:
             self._due_s = now_s + max(_LOOK_EVERY_S, (self._clock() - now_s) / _SHARE)
         return self._kept.get(action, (np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
 
+    def empty(self, action: Action) -> tuple[tuple[int, int], ...]:
+        """As at the last look for `kept_from`."""
+        return self._empty if action in _FOR_RESIDENT else self._gaps
+
     def _look(self, actions: frozenset[Action]) -> None:
         detailed = read_smaps(self._process)
         mappings = detailed.mappings
+        self._gaps = _large_gaps(mappings.starts, mappings.ends)
+        holds = (detailed.rss_bytes + detailed.swap_bytes) > 0
+        self._empty = _large_gaps(mappings.starts[holds], mappings.ends[holds])
         for action in actions:
             refused = np.zeros(len(mappings), np.bool_)
             for one in mapping_refusals(detailed, action, self._settings):

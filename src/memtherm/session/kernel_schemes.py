@@ -182,6 +182,8 @@ class KernelSchemes:
         kept_from = self._guards.kept_from(scheme.action)
         if len(kept_from) > _MOST_KEPT_RANGES:
             return f"guards keep {len(kept_from)} ranges from it, and the kernel would compare each region with all"
+        if scheme.quota.is_set and self._apply and Feature.CORE_FILTERS in situation.features.present:
+            kept_from = (*kept_from, *self._guards.empty(scheme.action, most=_MOST_KEPT_RANGES - len(kept_from)))
         kernel = hand_down(scheme, replace(situation, kept_from=kept_from))
         if isinstance(kernel, str):
             return kernel
