@@ -27,6 +27,8 @@ NR_TRACED = 3
 # Ours come without being asked for: of many, those that wait are traced, too, and not only what the buffer had.
 OUR_NR_TRACED = 20
 PATIENCE_S = 600.0
+# damo's list in pieces of 1,023 bytes, any of which may begin with an empty list; ours as one line.
+SNAPSHOT_BEGINS = re.compile(r'\bwrite\(1, "\[(?:\\n|\[)')
 # `pid name(…` or `pid <... name resumed>…`; the rest are signals and ends.
 CALL = re.compile(r"\d+ +(\w+)\(")
 
@@ -112,7 +114,7 @@ def run(words: Sequence[str | Path], home: Path, *, trace: Path | None = None) -
 def calls_of_snapshots(trace: Path, nr_told: int) -> dict[str, float]:
     """Those between the first and the last snapshot that was printed, for each of them."""
     lines = trace.read_text().splitlines()
-    told = [number for number, line in enumerate(lines) if re.search(r'\bwrite\(1, "\[', line)]
+    told = [number for number, line in enumerate(lines) if re.search(SNAPSHOT_BEGINS, line)]
     assert len(told) == nr_told, [lines[number] for number in told]
     names = Counter(match[1] for line in lines[told[0] : told[-1]] if (match := CALL.match(line)))
     return {name: count / (len(told) - 1) for name, count in names.items()}
