@@ -1,7 +1,7 @@
 """Trace records → windows: whole ones only, whatever was lost, mixed or cut."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from memtherm.errors import NotSupported
-from memtherm.kdamond.aggregated import KernelWindow, WindowAssembler
+from memtherm.kdamond import aggregated
+from memtherm.kdamond.aggregated import AggregatedStream, KernelWindow, WindowAssembler
 from memtherm.linux.tracefs import Loss, TraceEvents
 
 NAMES = {"common_pid": "i4", "target_id": "u8", "nr_regions": "u4", "start": "u8", "end": "u8", "nr_accesses": "u4"}
@@ -301,3 +302,37 @@ def test_no_mixture_and_no_loss_ever_gives_a_wrong_window(data: st.DataObject, s
         cut = {item.time_ns // WINDOW_NS for item in scene.emitted[:unseen] if item.pid == OURS}
         assert list(given) == [number for number in range(1, len(scene.windows) + 1) if number not in cut]
     assert len(found) + assembler.dropped_windows <= len(scene.windows)
+
+
+class OverwrittenStream:
+    """Instead of an EventStream: gives batches, and knows how many events were lost when each is read."""
+
+    def __init__(self, batches: list[tuple[TraceEvents, int]]) -> None:
+        self._batches = batches
+        self._lost = 0
+
+    def read(self) -> TraceEvents:
+        events, self._lost = self._batches.pop(0)
+        return events
+
+    def lost_events(self) -> int:
+        return self._lost
+
+    def close(self) -> None:
+        pass
+
+
+def test_windows_of_which_nothing_is_left_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = [emitted_window(simple_rows(seed=seed), time_ns=(seed + 1) * WINDOW_NS) for seed in range(40)]
+    before, after = windows[:5], windows[35:]
+    loss = Loss(0, before[-1][-1].time_ns, after[0][0].time_ns, 90)
+    batches = [
+        (batch(list(chain(*before)), until_ns=5 * WINDOW_NS + 50 * MS), 0),
+        (batch(list(chain(*after)), until_ns=41 * WINDOW_NS, losses=(loss,)), 90),
+    ]
+    monkeypatch.setattr(aggregated, "EventStream", lambda *_, **__: OverwrittenStream(batches))
+    with AggregatedStream(kdamond_pid=OURS) as stream:
+        assert len(stream.read()) == 5
+        assert stream.windows.dropped_windows == 0
+        assert len(stream.read()) == 5
+        assert (stream.lost_events, stream.windows.dropped_windows) == (90, 30)

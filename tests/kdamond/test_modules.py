@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import pytest
 
+from memtherm.cli.kernel_options import RECLAIM
 from memtherm.errors import HostCannot, InvalidInput, NotPermitted, NotSupported, TargetBusy
 from memtherm.kdamond import modules
 from memtherm.kdamond.modules import (
@@ -208,3 +210,26 @@ def test_who_may_not() -> None:
     require("root")
     with pytest.raises(NotPermitted, match="may not write"):
         run_as_nobody(lambda: modules._write(Write(Path("/proc/sys/vm/swappiness"), "x")))
+
+
+def parsed(parameter: str, text: str) -> object:
+    """What the command line makes of a parameter's option."""
+    kind = next(kind for _, name, kind, _ in RECLAIM if name == parameter)
+    assert kind is not None
+    return kind.convert(text, None, None)
+
+
+def test_a_goal_may_be_exceeded_which_lowers_the_quota() -> None:
+    changes = {"quota_autotune_feedback": parsed("quota_autotune_feedback", "150%")}
+    assert changes == {"quota_autotune_feedback": 1.5}
+    for wrong in ("150", "-1%", "nan%", "inf%", "x%"):
+        with pytest.raises(click.BadParameter, match="share of a goal"):
+            parsed("quota_autotune_feedback", wrong)
+
+
+def test_addresses_are_hexadecimal_where_they_say_so() -> None:
+    assert parsed("monitor_region_start", "0x1000") == parsed("monitor_region_start", "4096") == 4096
+    assert parsed("monitor_region_end", str(2**64 - 1)) == 2**64 - 1, "not by way of a float"
+    for wrong in ("1000h", "-1", str(2**64)):
+        with pytest.raises(click.BadParameter, match="no address"):
+            parsed("monitor_region_start", wrong)

@@ -66,8 +66,9 @@ def test_processes_share_and_the_last_one_leaves_it_empty(
 def test_all_slots_in_use_is_said_with_who_has_them(slots: KdamondSlots, neighbour: Neighbour) -> None:
     assert neighbour.ask("claim")[0] == 0
     claims = [slots.claim(), slots.claim()]
-    with pytest.raises(TargetBusy, match=rf"0 free, in use by pid .*{neighbour.pid}"):
+    with pytest.raises(TargetBusy, match=rf"0 free, in use by pid .*{neighbour.pid}") as problem:
         slots.claim()
+    assert "census" in problem.value.hint
     for claim in claims:
         claim.release()
 
@@ -236,6 +237,7 @@ def test_a_module_that_runs_is_named_with_the_command_that_frees_it(
     assert state.holder is Holder.MODULE
     assert "DAMON_STAT" in state.sentence
     assert "echo N > /sys/module/damon_stat/parameters/enabled" in state.hint
+    assert "census" in state.hint, "the other engine is offered"
     with pytest.raises(TargetBusy, match="DAMON_STAT"):
         slots.claim()
     assert tree.writes == []
@@ -251,6 +253,14 @@ def test_a_kernel_without_damon(tmp_path: Path, registry: Registry) -> None:
     assert slots.look().holder is Holder.NOT_THERE
     with pytest.raises(NotSupported, match="no DAMON"):
         slots.claim()
+
+
+def test_where_nothing_is_ours_there_is_nothing_to_stop_and_nothing_is_made(
+    tree: FakeDamonTree, slots: KdamondSlots, registry: Registry
+) -> None:
+    tree.rewrite(1)
+    assert slots.stop_abandoned() == ()
+    assert not registry.folder.exists()
 
 
 def test_the_real_tree_is_not_for_others_than_root() -> None:

@@ -37,6 +37,7 @@ def status(*, as_json: bool) -> None:
     features = look(slots.tree) if tree.kdamonds else None
     present = sorted(features.present) if features else []
     absent = sorted(features.absent) if features else []
+    operations = sorted(features.operations) if features and features.operations is not None else None
     if as_json:
         plain = {
             "holder": str(tree.holder),
@@ -44,7 +45,7 @@ def status(*, as_json: bool) -> None:
             "hint": tree.hint,
             "kdamonds": kdamonds,
             "modules": {module.value: None if one is None else _plain_module(one) for module, one in modules.items()},
-            "features": {"present": present, "absent": absent},
+            "features": {"present": present, "absent": absent, "operations": operations},
         }
         print(json.dumps(plain))
         return
@@ -57,6 +58,8 @@ def status(*, as_json: bool) -> None:
             _print_module(state)
     if features is not None:
         print("\nWhat this DAMON can do, as far as the files tell")
+        if operations is not None:
+            print(f"  watches  {', '.join(operations) or 'nothing'}")
         print(f"  has      {', '.join(present) or 'nothing that is known'}")
         print(f"  lacks    {', '.join(absent) or 'nothing that is known'}")
 
@@ -162,20 +165,24 @@ def _show_or_set(
     module: "Module", options: Mapping[str, Any], *, enable: bool | None, apply: bool, as_json: bool
 ) -> None:
     from memtherm.kdamond.modules import apply_writes, check_allowed, plan_writes
-    from memtherm.kdamond.ownership import KdamondSlots
+    from memtherm.kdamond.ownership import Holder, KdamondSlots
 
     changes = {name: value for name, value in options.items() if value is not None}
     is_asked = bool(changes) or enable is not None
     state = _read(module)
     writes = plan_writes(state, changes, enable=enable) if is_asked else ()
+    tree = KdamondSlots().look()
     if apply:
         state = apply_writes(state, writes)
     else:
-        check_allowed(state, writes, KdamondSlots().look())
+        check_allowed(state, writes, tree)
     if as_json:
         plain_writes = [{"path": str(one.path), "text": one.text} for one in writes]
-        print(json.dumps({**_plain_module(state), "writes": plain_writes, "is_applied": apply and is_asked}))
+        plain = {"writes": plain_writes, "is_applied": apply and is_asked, "tree": tree.sentence}
+        print(json.dumps(_plain_module(state) | plain))
         return
+    if tree.holder is Holder.OTHER:
+        print(f"{tree.sentence[0].upper() + tree.sentence[1:]}: nothing can be set.\n")
     if is_asked:
         _print_writes(writes, apply=apply)
     _print_module(state)

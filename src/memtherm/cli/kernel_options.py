@@ -1,5 +1,6 @@
 """Options of `memtherm kernel reclaim` and `lru-sort`: one for each parameter that a kernel may have."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -7,9 +8,10 @@ import click
 
 from memtherm.cli.options import Time
 from memtherm.errors import InvalidInput
-from memtherm.units import parse_rate, parse_size
+from memtherm.units import parse_rate, parse_size, shown
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_MOST_FEEDBACK_PERCENT = 1e6
 
 
 class _Parsed(click.ParamType[float]):
@@ -26,9 +28,32 @@ class _Parsed(click.ParamType[float]):
             self.fail(f"{problem}; {problem.hint}", param, ctx)
 
 
+def _parse_feedback(text: str) -> float:
+    """How near a goal is; beyond it, above 100 %, the kernel lowers the quota.  Raises InvalidInput."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not text.endswith("%") or not 0 <= percent <= _MOST_FEEDBACK_PERCENT:
+        raise InvalidInput(f"{shown(text)} is no share of a goal", hint="write it like 80%; above 100% it is exceeded")
+    return percent / 100
+
+
+def _parse_address(text: str) -> float:
+    """A whole number, `0x` for hexadecimal.  Raises InvalidInput."""
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = -1
+    if not 0 <= address < 1 << 64:
+        raise InvalidInput(f"{shown(text)} is no address", hint="write it like 0x100000000, as in /proc/iomem")
+    return address
+
+
 _SIZE = _Parsed("size", parse_size)
 _RATE = _Parsed("rate", parse_rate)
-_COUNT = click.IntRange(min=0)
+_FEEDBACK = _Parsed("feedback", _parse_feedback)
+_ADDRESS = _Parsed("address", _parse_address)
 _REGIONS = click.IntRange(min=3)
 
 # option, parameter of the kernel, type (None: a switch), help
@@ -45,8 +70,8 @@ _BOTH: tuple[_Row, ...] = (
     ("--autotune", "autotune_monitoring_intervals", None, "Let the intervals fit themselves."),
     ("--min-regions", "min_nr_regions", _REGIONS, "Fewest regions."),
     ("--max-regions", "max_nr_regions", _REGIONS, "Most regions."),
-    ("--region-start", "monitor_region_start", _COUNT, "First physical address, in address units."),
-    ("--region-end", "monitor_region_end", _COUNT, "End of the physical addresses; 0 with start 0: all memory."),
+    ("--region-start", "monitor_region_start", _ADDRESS, "First physical address, in address units."),
+    ("--region-end", "monitor_region_end", _ADDRESS, "End of the physical addresses; 0 with start 0: all memory."),
     ("--address-unit", "addr_unit", click.IntRange(min=1), "Bytes for each unit of an address."),
 )
 RECLAIM: tuple[_Row, ...] = (
@@ -55,7 +80,7 @@ RECLAIM: tuple[_Row, ...] = (
     *_BOTH,
     ("--skip-anon", "skip_anon", None, "Leave anonymous memory alone."),
     ("--pressure-goal", "quota_mem_pressure_us", Time(), "Fit the quota to so much memory pressure in each interval."),
-    ("--feedback", "quota_autotune_feedback", _RATE, "How near a goal of your own is; fits the quota."),
+    ("--feedback", "quota_autotune_feedback", _FEEDBACK, "How near your own goal is; fits the quota."),
 )
 LRU_SORT: tuple[_Row, ...] = (
     ("--hot-access-rate", "hot_thres_access_freq", _RATE, "Prioritise what is accessed at least this often."),

@@ -261,6 +261,7 @@ class AggregatedStream:
         """
         self.windows = WindowAssembler(kdamond_pid=kdamond_pid, nr_targets=nr_targets, address_unit=address_unit)
         self.lost_events = 0
+        self._events_per_window = max_nr_regions
         self._events = EventStream(
             EVENT,
             filter_text=f"common_pid == {kdamond_pid}",
@@ -283,9 +284,17 @@ class AggregatedStream:
     def read(self) -> list[KernelWindow]:
         """The windows that have ended since the last time.  Does not wait.
 
-        To be called at least every three windows; `lost_events` counts what came too late.
+        To be called at least every three windows; `lost_events` counts what came too late, and
+        `windows.dropped_windows` also those windows of which nothing is left.
         """
-        events = self._events.read()
+        events, dropped = self._events.read(), self.windows.dropped_windows
+        windows = self.windows.feed(events)
+        if windows:
+            self._events_per_window = len(windows[-1].regions.start)
         if events.losses:
-            self.lost_events = self._events.lost_events()
-        return self.windows.feed(events)
+            lost = self._events.lost_events()
+            # Nobody but our kdamond writes into this buffer.  Regions come and go: so many windows, about.
+            whole = (lost - self.lost_events) // max(self._events_per_window, 1)
+            self.windows.dropped_windows = max(self.windows.dropped_windows, dropped + whole)
+            self.lost_events = lost
+        return windows

@@ -17,6 +17,7 @@ from memtherm.linux.hidden import is_hidden
 DEFAULT_MODULES = Path("/sys/module")
 MODULES = ("damon_reclaim", "damon_lru_sort", "damon_stat")
 NR_SLOTS = 8
+_WITHOUT_IT = "or watch processes by census or sampling, which do without"
 
 
 class Holder(StrEnum):
@@ -202,6 +203,8 @@ class KdamondSlots:
     def stop_abandoned(self) -> tuple[str, ...]:
         """Stop what `abandoned` finds, and leave an empty tree where nobody is left.  What was done, in sentences."""
         events: list[str] = []
+        if self.look().holder is not Holder.OURS:
+            return ()  # nothing is made for it either, not even the lock
         with self._registry.locked():
             if self.look().holder is not Holder.OURS:
                 return ()
@@ -380,8 +383,7 @@ def _held_by_another(kdamonds: tuple[KdamondFacts, ...], modules: tuple[str, ...
     return TreeState(
         holder=Holder.OTHER,
         sentence=f"the DAMON tree is occupied by another owner ({what})",
-        hint="nothing is written to it; end the program that set it up (`damo stop` for damo), or use census or "
-        f"sampling, which do without{also}",
+        hint=f"nothing is written to it; end the program that set it up (`damo stop` for damo), {_WITHOUT_IT}{also}",
         kdamonds=kdamonds,
         modules=modules,
     )
@@ -391,7 +393,7 @@ def _held_by_modules(modules: tuple[str, ...], kdamonds: tuple[KdamondFacts, ...
     return TreeState(
         holder=Holder.MODULE,
         sentence=f"DAMON is occupied by {' and '.join(one.upper() for one in modules)}, a module of the kernel",
-        hint="; ".join(["to free it: " + how_to_disable(module) for module in modules]),
+        hint="to free it: " + "; ".join([*map(how_to_disable, modules), _WITHOUT_IT]),
         kdamonds=kdamonds,
         modules=modules,
     )
@@ -404,5 +406,5 @@ def _held_by_us(kdamonds: tuple[KdamondFacts, ...]) -> TreeState:
     sentence = f"the DAMON tree is memtherm's: {len(kdamonds)} kdamonds, {free} free"
     sentence += f", in use by pid {', '.join(map(str, pids))}" if pids else ""
     sentence += f", {dead} left by a memtherm that has died" if dead else ""
-    hint = "" if free or dead else "all are in use: end one of these processes"
+    hint = "" if free or dead else f"all are in use: end one of these processes, {_WITHOUT_IT}"
     return TreeState(holder=Holder.OURS, sentence=sentence, hint=hint, kdamonds=kdamonds)

@@ -98,7 +98,7 @@ def test_a_tree_rewritten_by_a_stranger_is_lost_and_left_alone(slots: KdamondSlo
         nr_kdamonds.write_text("0")
 
 
-@pytest.mark.parametrize("module", ["damon_stat", "damon_reclaim"])
+@pytest.mark.parametrize("module", ["damon_stat", "damon_reclaim", "damon_lru_sort"])
 def test_a_module_holds_the_tree_until_it_is_disabled(slots: KdamondSlots, module: str) -> None:
     enabled = DEFAULT_MODULES / module / "parameters" / "enabled"
     if not enabled.exists():
