@@ -21,6 +21,7 @@ class NaiveCensus:
     def __init__(self, now_s: float) -> None:
         self.mapped: set[int] = set()
         self.known: set[int] = set()
+        self.rated: set[int] = set()
         self.uncleared: set[int] = set()
         self.stuck: set[int] = set()
         self.blind: defaultdict[int, int] = defaultdict(int)
@@ -35,6 +36,7 @@ class NaiveCensus:
         new, self.mapped = mapped - self.mapped, mapped
         for unit in self.known - units_of(mapped):
             self.known.discard(unit)
+            self.rated.discard(unit)
             self.uncleared.discard(unit)
             self.stuck -= set(pages_of(unit))
         for page in new:
@@ -67,10 +69,14 @@ class NaiveCensus:
             blind = self.blind[unit]
             if blind == self.looks:
                 continue
+            looks = self.looks
+            if unit not in self.rated:
+                looks, blind = looks - blind, 0
+                self.rated.add(unit)
             for page in pages_of(unit):
                 old = self.rate[page]
-                rate = int((250 * self.count[page] + old * blind) / self.looks + 0.5)
-                if abs(rate - old) > 1.5 * 250 / self.looks or (rate == 0) != (old == 0):
+                rate = int((250 * self.count[page] + old * blind) / looks + 0.5)
+                if abs(rate - old) > 1.5 * 250 / looks or (rate == 0) != (old == 0):
                     self.since_s[page] = began_s
                 self.rate[page] = rate
         self.forget_looks()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtherm.core.condense import Runs, condense
+from memtherm.core.page_heat import PageHeat
 from memtherm.core.ranges import Addresses, Counts, Flags, intersect, join_adjacent
 from memtherm.core.regions import Range
 from memtherm.units import HUGE_PAGE_SIZE, PAGE_SIZE
@@ -204,6 +205,21 @@ class Census:
         runs = Runs.concatenate(parts)
         return condense(runs.take(np.argsort(runs.start)), limit=limit)
 
+    def heat(self) -> PageHeat:
+        """Rates and ages of the last window that was closed, page by page; a copy."""
+        units, ends_s = self._units, self._window_ends_s
+        return PageHeat(
+            unit=units.address.copy(),
+            slot=units.slot.copy(),
+            rate=units.rate.copy(),
+            since=units.since.copy(),
+            is_blind=units.coverage <= 0,
+            page_rate=units.pages.rate.copy(),
+            page_since=units.pages.since.copy(),
+            age_s=ends_s[-1] - ends_s,
+            full_rate=FULL_RATE,
+        )
+
     def _begin_again(self, start: Addresses, end: Addresses, *, is_new: bool) -> None:
         """Ages count from here; where the memory is new, nothing that is known of its addresses holds."""
         units, window = self._units, self._window_number()
@@ -319,6 +335,7 @@ class _Units:
         rate, since: uint8[n], uint16[n], of all its pages where they are alike.
         blind_looks: uint8[n], looks of this window before which set bits had not been cleared: they tell nothing.
         is_cleared: all set bits have been cleared since the last look.
+        is_known: a window has told of its rate; before that there is no old rate.
         coverage: float32[n], share of the last window's looks that could tell.
         stuck: uint64[n, 8], bits that do not clear.
     """
@@ -329,6 +346,7 @@ class _Units:
     since: NDArray[np.uint16]
     blind_looks: NDArray[np.uint8]
     is_cleared: Flags
+    is_known: Flags
     coverage: NDArray[np.float32]
     stuck: NDArray[np.uint64]
     pages: _Pages
@@ -343,6 +361,7 @@ class _Units:
             since=np.zeros(0, np.uint16),
             blind_looks=np.zeros(0, np.uint8),
             is_cleared=np.zeros(0, np.bool_),
+            is_known=np.zeros(0, np.bool_),
             coverage=np.zeros(0, np.float32),
             stuck=np.zeros((0, 8), np.uint64),
             pages=_Pages(none, none, none.astype(np.uint16)),
@@ -364,13 +383,14 @@ class _Units:
         self.since = np.append(self.since, np.full(count, window, np.uint16))
         self.blind_looks = np.append(self.blind_looks, np.zeros(count, np.uint8))
         self.is_cleared = np.append(self.is_cleared, np.full(count, is_cleared))
+        self.is_known = np.append(self.is_known, np.zeros(count, np.bool_))
         self.coverage = np.append(self.coverage, np.zeros(count, np.float32))
         self.stuck = np.concatenate([self.stuck, np.zeros((count, 8), np.uint64)])
         self.keep(np.argsort(self.address))
 
     def keep(self, rows: Counts) -> None:
         """Only these units, in this order."""
-        for name in ("address", "slot", "rate", "since", "blind_looks", "is_cleared", "coverage", "stuck"):
+        for name in ("address", "slot", "rate", "since", "blind_looks", "is_cleared", "is_known", "coverage", "stuck"):
             setattr(self, name, getattr(self, name)[rows])
         self._keep_slots()
 
@@ -416,11 +436,14 @@ class _Units:
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[first : first + _ROWS_AT_ONCE]
             slots = self.slot[part]
+            # Where there is no old rate yet, the looks that could tell stand in for the others.
+            unknown = blind[part] * ~self.is_known[part]
             pages.rate[slots], changed = _closed_rates(
-                pages.count[slots], pages.rate[slots], blind[part][:, None], looks
+                pages.count[slots], pages.rate[slots], (blind[part] - unknown)[:, None], (looks - unknown)[:, None]
             )
             pages.since[slots] = np.where(changed, np.uint16(window - 1), pages.since[slots])
         pages.count[:] = 0
+        self.is_known |= blind < looks
         self.fold()
 
     def thin_windows(self, half: int) -> None:
@@ -473,7 +496,7 @@ class _Units:
 
 
 def _closed_rates(
-    count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: int
+    count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: Counts | int
 ) -> tuple[NDArray[np.uint8], Flags]:
     """Rates of a window that ends, and where they have changed."""
     rate = _rates(count, old, blind, looks)
@@ -482,7 +505,7 @@ def _closed_rates(
     return rate, changed
 
 
-def _rates(count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: int) -> NDArray[np.uint8]:
+def _rates(count: NDArray[np.uint8], old: NDArray[np.uint8], blind: Counts, looks: Counts | int) -> NDArray[np.uint8]:
     """Rates of so many looks.
 
     Looks that could not tell count with the old rate.  Counting only the others would find too much:

@@ -81,7 +81,7 @@ class Conditions:
         method: `census`: every page is counted; `sampling`: one page of a region speaks for the region.
         why: why this method.
         probe: the way accesses were seen.
-        clearing: how accessed bits were cleared: `cold`, `clear_refs`, or `none`.
+        clearing: how accessed bits were cleared: `cold`, `clear_refs`, `protect` (an access faults once), or `none`.
         grain: `page`, or `mapping` where the probe gives one answer a mapping.
         sampling_interval_s, aggregation_interval_s: as used, after any stretching.
         samples: looks behind each access rate.

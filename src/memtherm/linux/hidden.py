@@ -18,6 +18,7 @@ FEATURES = frozenset(
         "soft_dirty",
         "swap",
         "thp",
+        "userfaultfd",
         "zram",
     }
 )
