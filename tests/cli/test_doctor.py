@@ -5,9 +5,13 @@ import json
 import pytest
 
 from memtherm.core.scheme import Action
+from memtherm.probe.own import bpf, parts, userfaultfd
 from support.command import assert_refused, forked, memtherm
+from support.privileges import NOBODY
 from support.requires import require
 
+# What a fork without any privilege could not load.
+LOADED = (bpf, parts, userfaultfd)
 WITHOUT_EACH = {
     "bpf": "this kernel has no BPF",
     "btf": "no type information",
@@ -22,13 +26,15 @@ def test_json_is_one_object() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     report = json.loads(result.stdout)
-    assert report.keys() == {"host", "probes", "kdamond", "actions", "metrics"}
+    assert report.keys() == {"host", "probes", "own", "kdamond", "actions", "metrics"}
     assert [probe["name"] for probe in report["probes"]] == ["bpf", "smaps", "softdirty"]
     assert [action["action"] for action in report["actions"]] == list(Action)
-    for way in report["probes"] + report["actions"] + report["metrics"]:
+    own = [probe["name"] for probe in report["own"]]
+    assert own == ["userfaultfd", "bpf", "smaps", "userfaultfd-writes", "softdirty"]
+    for way in report["probes"] + report["own"] + report["actions"] + report["metrics"]:
         assert way["reason"]
         assert way["usable"] or way["remedy"]
-    for probe in report["probes"]:
+    for probe in report["probes"] + report["own"]:
         assert probe["usable"] == (probe["canary"] == "passed")
 
 
@@ -39,6 +45,25 @@ def test_text_says_the_same() -> None:
     assert "✓ smaps" in result.stdout
     assert "✗ lru_prio" in result.stdout
     assert "✓ memory of the host" in result.stdout
+
+
+def test_own_memory_has_a_section_of_its_own() -> None:
+    text = memtherm("doctor").stdout
+    section = text[text.index("Own memory: ") : text.index("The kernel's own DAMON")]
+    assert "✓ smaps" in section
+    assert "canary on a mapping of its own: passed" in section
+    for name in ("userfaultfd", "bpf", "userfaultfd-writes", "softdirty"):
+        assert f" {name} " in section
+
+
+def test_own_memory_needs_no_privilege() -> None:
+    require("root")
+    report = json.loads(forked("doctor", "--json", user_id=NOBODY).stdout)
+    ways = {probe["name"]: probe for probe in report["own"]}
+    assert (ways["smaps"]["usable"], ways["smaps"]["canary"]) == (True, "passed")
+    assert not ways["bpf"]["usable"]
+    assert "CAP_BPF" in ways["bpf"]["reason"]
+    assert [name for name, way in ways.items() if way["writes_only"]] == ["userfaultfd-writes", "softdirty"]
 
 
 def test_hugepage_is_opt_in() -> None:

@@ -17,6 +17,8 @@ _SYS_PIDFD_OPEN = 434
 _SYS_PROCESS_MADVISE = 440
 # Older calls have a number for each architecture; -1 answers ENOSYS.
 _SYS_MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239}.get(os.uname().machine, -1)
+_SYS_MBIND = {"x86_64": 237, "aarch64": 235, "riscv64": 235}.get(os.uname().machine, -1)
+_SYS_GET_MEMPOLICY = {"x86_64": 239, "aarch64": 236, "riscv64": 236}.get(os.uname().machine, -1)
 
 #: name → function, for the test that walks them
 FUNCTIONS: dict[str, Any] = {}
@@ -56,6 +58,7 @@ def _declare_function(name: str, *argument_types: Any) -> Any:
 
 
 _mprotect = _declare_function("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_madvise = _declare_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _mincore = _declare_function("mincore", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _pidfd_open = _declare_syscall("pidfd_open", _SYS_PIDFD_OPEN, ctypes.c_int, ctypes.c_uint)
 _process_madvise = _declare_syscall(
@@ -77,6 +80,26 @@ _move_pages = _declare_syscall(
     ctypes.c_void_p,
     ctypes.c_int,
 )
+_mbind = _declare_syscall(
+    "mbind",
+    _SYS_MBIND,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_uint,
+)
+_get_mempolicy = _declare_syscall(
+    "get_mempolicy",
+    _SYS_GET_MEMPOLICY,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+)
+_prctl = _declare_function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
 def _declare_locked_function(name: str, result_type: Any, *argument_types: Any) -> Any:
@@ -107,6 +130,26 @@ def process_madvise(pidfd: int, vectors_address: int, vector_count: int, advice:
 def move_pages(pid: int, *, count: int, pages_address: int, nodes_address: int, status_address: int, flags: int) -> int:
     """How many pages were not moved; `nodes_address` 0 only asks where they are.  Raises OSError."""
     return _move_pages(pid, count, pages_address, nodes_address, status_address, flags)
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """Advice (MADV_*) for own memory.  Raises OSError."""
+    _madvise(address, length, advice)
+
+
+def mbind(address: int, length: int, mode: int, nodes_address: int, nodes_bits: int) -> None:
+    """Give own memory a policy (MPOL_*) over the nodes of a bit mask; no page moves.  Raises OSError."""
+    _mbind(address, length, mode, nodes_address, nodes_bits, 0)
+
+
+def get_mempolicy(mode_address: int, address: int, flags: int) -> None:
+    """Write the policy that holds at an own address, as an int.  Raises OSError."""
+    _get_mempolicy(mode_address, 0, 0, address, flags)
+
+
+def prctl(option: int, second: int, third: int, fourth: int, fifth: int) -> int:
+    """prctl(2) of this process; the answer is that of the option.  Raises OSError."""
+    return int(_prctl(option, second, third, fourth, fifth))
 
 
 def mincore(address: int, length: int, residency_address: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from memtherm.linux.facts import HostFacts
 from memtherm.linux.walk_machine import walk_refusal
 
-WRITES_ONLY = frozenset({"softdirty"})
+WRITES_ONLY = frozenset({"softdirty", "userfaultfd-writes"})
 """Names of the probes that do not see what is only read: to them memory that is read looks idle."""
 
 _BPF_CAPABILITIES = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_SYS_NICE", "CAP_SYS_ADMIN")

@@ -8,6 +8,7 @@ import numpy as np
 from memtherm.core.attributes import IntervalGoal, MonitoringAttributes
 from memtherm.core.census import FULL_RATE, Census, PageBits, clear_ranges, page_count
 from memtherm.core.condense import Runs
+from memtherm.core.page_heat import PageHeat
 from memtherm.core.protocols import Accessed, CensusProbe, Clock
 from memtherm.core.ranges import Addresses, join_adjacent
 from memtherm.core.snapshot import Conditions, Regions, rate_error
@@ -32,6 +33,10 @@ _ENOUGH_UNITS = 64
 # What clearing a page's bit costs the target: the CPU has to set it again at the next access, and to walk the page
 # table for that.  Measured with 512 MiB hot, a look each 1.2 s: passes took 3.8 % longer (a virtual machine).
 _TARGET_S_PER_PAGE = 0.35e-6
+# Where an access costs the target a fault (`target_s_per_page` of its probe), no more is cleared than the share bears,
+# but for the first time: what was never cleared would look idle.  How many of the pages will be accessed again is
+# taken from those that were cleared last, but for no less than this: so a mistake costs 8 times the share, once.
+_FEWEST_RETURN = 0.125
 # For the target's sake looks are no farther apart than this: longer windows would tell too little.
 _LONGEST_FOR_TARGET_S = 2.0
 # A look at the page table takes about as long as what follows it: counting, clearing, reading again.
@@ -66,6 +71,7 @@ class CensusWindows(Windows[CensusProbe]):
         self._present_bytes: dict[int, int] = {}
         self._runs: dict[int, Runs] = {}
         self._last_look: dict[int, PageBits] = {}
+        self._last_cleared: dict[int, PageBits] = {}
         for target in probes:
             self._begin(target)
 
@@ -121,6 +127,11 @@ class CensusWindows(Windows[CensusProbe]):
 
         return ask
 
+    def heat(self, target: int) -> PageHeat | None:
+        """Rates and ages of a target page by page, at the end of the last window; None once it is gone."""
+        census = self._census.get(target)
+        return None if census is None else census.heat()
+
     def add(self, target: int, probe: CensusProbe, *, name: str) -> None:
         super().add(target, probe, name=name)
         self._begin(target)
@@ -148,7 +159,7 @@ class CensusWindows(Windows[CensusProbe]):
     def remove(self, target: int) -> None:
         super().remove(target)
         self._unseen.discard(target)
-        for column in (self._census, self._runs, self._present_bytes, self._last_look):
+        for column in (self._census, self._runs, self._present_bytes, self._last_look, self._last_cleared):
             column.pop(target, None)
 
     def _looks_of_next_window(self) -> int:
@@ -202,17 +213,27 @@ class CensusWindows(Windows[CensusProbe]):
         self._last_look[target] = bits
         self._present_bytes[target] = page_count(bits.present) * PAGE_SIZE
         todo = census.pending(bits)
-        self._budget.note_target_cost(_pages(todo) * _TARGET_S_PER_PAGE)
+        fault_s: float = getattr(probe, "target_s_per_page", 0.0)
+        if fault_s:
+            fault_s *= max(_FEWEST_RETURN, _returned_share(bits, self._last_cleared.get(target)))
+        self._budget.note_target_cost(_pages(todo) * (fault_s or _TARGET_S_PER_PAGE))
         if probe.clearing == "clear_refs":
             if len(todo):
                 probe.clear(todo)
             census.note_all_cleared()
             return reading_s
         chosen = todo if target in self._unseen else self._affordable(todo)
+        nr_left_out = len(todo) - len(chosen)
+        if fault_s:
+            chosen = chosen if target in self._unseen else self._bearable(chosen, fault_s)
+            self._last_cleared[target] = chosen
         cpu_s = self._clock.cpu_s()
         stuck = probe.clear(chosen)
         self._budget.note_clearing(
-            self._clock.cpu_s() - cpu_s, nr_units=len(chosen), nr_left_out=len(todo) - len(chosen)
+            self._clock.cpu_s() - cpu_s,
+            nr_units=len(chosen),
+            nr_left_out=nr_left_out,
+            nr_spared=len(todo) - len(chosen) - nr_left_out,
         )
         census.note_cleared(chosen.address)
         census.note_stuck(stuck.address, stuck.accessed)
@@ -227,6 +248,14 @@ class CensusWindows(Windows[CensusProbe]):
         if len(todo) <= affordable:
             return todo
         return todo.take(self._rng.random(len(todo)) < affordable / len(todo))
+
+    def _bearable(self, todo: PageBits, fault_s: float) -> PageBits:
+        """All of it, or a random share of its units, whose faults the target can bear until the next look."""
+        expected_s = _pages(todo) * fault_s
+        bearable_s = self._budget.cpu_share * self._interval_s / max(1, len(self._probes))
+        if expected_s <= bearable_s:
+            return todo
+        return todo.take(self._rng.random(len(todo)) < bearable_s / expected_s)
 
     def _update_ranges(self) -> None:
         replaced = [target for target, probe in self._probes.items() if self._has_new_memory(target, probe)]
@@ -302,6 +331,15 @@ def _pages(bits: PageBits) -> int:
     return page_count(bits.accessed[~bits.is_huge]) + int(bits.is_huge.sum())
 
 
+def _returned_share(bits: PageBits, cleared: PageBits | None) -> float:
+    """How many of the pages that the last look cleared this one found accessed; all where nothing was cleared."""
+    nr_cleared = 0 if cleared is None else page_count(cleared.accessed)
+    if cleared is None or not nr_cleared:
+        return 1.0
+    _, row, cleared_row = np.intersect1d(bits.address, cleared.address, assume_unique=True, return_indices=True)
+    return page_count(bits.accessed[row] & cleared.accessed[cleared_row]) / nr_cleared
+
+
 class _Budget:
     """What looks cost us, what they cost the target, and what the share of a CPU bears of either.
 
@@ -318,6 +356,7 @@ class _Budget:
         self._unit_s = 0.0
         self._window_clearing_s = 0.0
         self._window_left_out = 0
+        self._window_spared = 0
         self._target_s = 0.0
         self._window_target_s = 0.0
         self._look_target_s = 0.0
@@ -326,6 +365,11 @@ class _Budget:
         self._weight = 1.0
         self.clears_all = True
         self.needed_interval_s = 0.0
+
+    @property
+    def cpu_share(self) -> float:
+        """The goal's, or what is the custom where there is none."""
+        return self._goal.cpu_share
 
     @property
     def longest_interval_s(self) -> float:
@@ -343,9 +387,11 @@ class _Budget:
         self._fixed_s = look_s
         self.needed_interval_s = look_s / self._goal.cpu_share
 
-    def note_clearing(self, cpu_s: float, *, nr_units: int, nr_left_out: int) -> None:
+    def note_clearing(self, cpu_s: float, *, nr_units: int, nr_left_out: int, nr_spared: int = 0) -> None:
+        """Take in what clearing has cost, and what was not cleared: for our sake, and for the target's."""
         self._window_clearing_s += cpu_s
         self._window_left_out += nr_left_out
+        self._window_spared += nr_spared
         if nr_units >= _ENOUGH_UNITS:
             self._unit_s = cpu_s / nr_units
 
@@ -369,12 +415,12 @@ class _Budget:
 
     def open_window(self) -> None:
         self._window_clearing_s, self._window_left_out, self._window_target_s = 0.0, 0, 0.0
-        self._window_looks_s = 0.0
+        self._window_looks_s, self._window_spared = 0.0, 0
 
     def close_window(self, cpu_s: float, *, looks: int) -> None:
         """Take in what a window has cost."""
         fixed_s = (cpu_s - self._window_clearing_s) / looks
-        self.clears_all = self._window_left_out == 0
+        self.clears_all = self._window_left_out == 0 and self._window_spared == 0
         clearing_s = (self._window_clearing_s + self._window_left_out * self._unit_s) / looks
         self._fixed_s += (fixed_s - self._fixed_s) * self._weight
         self._clearing_s += (clearing_s - self._clearing_s) * self._weight

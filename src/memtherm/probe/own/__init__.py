@@ -1,0 +1,1 @@
+"""Ways to see accesses to memory of this process, which need no privilege."""
