@@ -23,7 +23,7 @@ from act.scene import (
     status_bytes,
     write_small_pages,
 )
-from memtherm.act import apply as apply_module
+from memtherm.act import advice as advice_module
 from memtherm.core.scheme import Action
 from memtherm.linux.advise import Advice, advise
 from memtherm.linux.process import Process, open_process
@@ -245,7 +245,7 @@ def test_a_call_that_succeeds_and_changes_nothing_is_not_told_as_applied(
         child.read(address, 4096)
         assert sum(len(file.read_bytes()) for _ in range(3)) == 48 * MIB  # active now
     calls: list[int] = []
-    monkeypatch.setattr(apply_module, "advise", lambda *_: calls.append(1))
+    monkeypatch.setattr(advice_module, "advise", lambda *_: calls.append(1))
     outcome = act(process, action, (address, address + 16 * MIB))
     assert calls
     assert outcome.applied_bytes <= MIB // 16

@@ -24,7 +24,7 @@ from act.scene import (
     smaps_bytes,
     status_bytes,
 )
-from memtherm.act import apply as apply_module
+from memtherm.act import advice as advice_module
 from memtherm.core.plan import Outcome
 from memtherm.core.scheme import Action
 from memtherm.errors import InvalidInput, NotPermitted, TargetGone
@@ -50,7 +50,7 @@ def just_before_the_advice(monkeypatch: pytest.MonkeyPatch, happens: Callable[[]
             happens()
         return advise(pidfd, start, end, advice)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(apply_module, "advise", late)
+    monkeypatch.setattr(advice_module, "advise", late)
     return calls
 
 

@@ -26,7 +26,7 @@ from act.scene import (
     smaps_bytes,
     status_bytes,
 )
-from memtherm.act import apply as apply_module
+from memtherm.act import advice as advice_module
 from memtherm.act.guard import mapping_refusals, target_refusal
 from memtherm.core.guard import GuardSettings
 from memtherm.core.scheme import Action
@@ -209,7 +209,7 @@ def test_of_a_whole_process_nothing_forbidden_is_advised(
         advised.extend(zip(start.tolist(), end.tolist(), strict=True))
         return advise(pidfd, start, end, advice)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(apply_module, "advise", spy)
+    monkeypatch.setattr(advice_module, "advise", spy)
     monkeypatch.setenv("MEMTHERM_WITHOUT", "swap")
     outcome = act(process, action, ALL)
     assert "locked in memory (VmFlags lo)" in reasons(outcome)
@@ -329,7 +329,7 @@ def test_pid_1_is_never_acted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> AdviseResult:
         raise AssertionError("pid 1 was advised")
 
-    monkeypatch.setattr(apply_module, "advise", never)
+    monkeypatch.setattr(advice_module, "advise", never)
     with open_process(1) as process:
         assert target_refusal(process, GuardSettings()) == "pid 1 is never acted on"
         # Some hosts keep its memory from root, too.

@@ -23,7 +23,7 @@ from act.scene import (
     smaps_bytes,
     status_bytes,
 )
-from memtherm.act import apply as apply_module
+from memtherm.act import advice as advice_module
 from memtherm.act.brake import Allowance, Brake
 from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.scheme import Action, Destination
@@ -65,7 +65,7 @@ def test_swap_that_fills_up_while_acting_stops_it(
                 advise(neighbour.pidfd, [room], [room + 46 * MIB], Advice.PAGEOUT)
             return advise(pidfd, start, end, advice)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(apply_module, "advise", late)
+        monkeypatch.setattr(advice_module, "advise", late)
         # Of 96 MiB 19 MiB stay free; the neighbour takes 46, so that 31 are left: two calls of 16 MiB.
         guard = replace(GUARD, min_free_swap=0.2)
         outcome = act(process, Action.PAGEOUT, (address, address + 48 * MIB), guard=guard)

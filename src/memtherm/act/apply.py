@@ -1,4 +1,4 @@
-"""The one path that acts on another process: filters and guards, then the action, then what really happened."""
+"""The one path that acts on a target: filters and guards, then the action, then what really happened."""
 
 import os
 import time
@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from memtherm.act.advice import AdviceWay, RemoteAdvice
 from memtherm.act.brake import Brake
 from memtherm.act.effect import Effect, Subject
 from memtherm.act.examined import Examined
-from memtherm.act.guard import mapping_refusals, scheme_refusal, target_refusal
-from memtherm.act.huge_advice import AdviceLog, advise_huge_pages, huge_advice_refusal, within_map_count
+from memtherm.act.guard import scheme_refusal
+from memtherm.act.huge_advice import AdviceLog, advise_huge_pages, within_map_count
 from memtherm.act.migrate import migrate
 from memtherm.act.page_filters import PageFilters, huge_page_runs
 from memtherm.act.pieces import (
@@ -26,26 +27,18 @@ from memtherm.act.possible import Possible
 from memtherm.act.rate_limit import RateLimit
 from memtherm.act.swap_room import is_swap_full, needing_swap, within_swap
 from memtherm.act.tally import STOPPED
-from memtherm.act.verify import EFFECTS
 from memtherm.core.guard import GuardSettings
 from memtherm.core.plan import Outcome, PlannedAction
 from memtherm.core.protocols import Accessed
 from memtherm.core.ranges import Addresses, Counts, Flags, intersect, join_adjacent, sizes
 from memtherm.core.scheme import Action, Scheme
-from memtherm.errors import InvalidInput, NotPermitted
-from memtherm.linux.advise import Advice, advise
+from memtherm.errors import HostCannot, InvalidInput, NotPermitted
 from memtherm.linux.maps import MappingKind, Mappings, find_shared_memory_devices, read_smaps
 from memtherm.linux.pagemap import Pagemap
 from memtherm.linux.process import Process
 from memtherm.linux.swap import read_swap
 from memtherm.units import HUGE_PAGE_SIZE, format_size
 
-_ADVICE = {
-    Action.WILLNEED: Advice.WILLNEED,
-    Action.COLD: Advice.COLD,
-    Action.PAGEOUT: Advice.PAGEOUT,
-    Action.COLLAPSE: Advice.COLLAPSE,
-}
 _HUGE_ADVICE = (Action.HUGEPAGE, Action.NOHUGEPAGE)
 _MIGRATE = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
 # A part of a huge page would be split off by these, or takes the rest of it along.
@@ -68,13 +61,15 @@ class TargetActor:
         process: the target, held by a pidfd: a later process with its pid cannot be hit.
         guard: settings of the guards.
         apply: without it everything is looked at and nothing is done.
+        way: by what the target is advised; None: from outside, by process_madvise.
 
     Attributes:
         stopped: asked between the calls of an action, whether to leave the rest of it.
     """
 
-    def __init__(self, process: Process, *, guard: GuardSettings, apply: bool) -> None:
+    def __init__(self, process: Process, *, guard: GuardSettings, apply: bool, way: AdviceWay | None = None) -> None:
         self._process = process
+        self._way: AdviceWay = way or RemoteAdvice(process, guard)
         self._guard = guard
         self._apply = apply
         self._pagemap = Pagemap(process)
@@ -94,20 +89,27 @@ class TargetActor:
             NotPermitted: a capability is missing that looking or verifying needs.
         """
         self._examined, self._accessed = None, accessed
-        self._process.check_alive()
+        with self._way.held():
+            self._examined = self._look(planned)
+        return self._examined.possible.range_bytes
+
+    def _look(self, planned: PlannedAction) -> Examined:
         devices = find_shared_memory_devices(self._process)
         mappings = read_smaps(self._process, shared_memory_devices=devices)
         pieces = cut_at_mappings(planned, mappings.mappings)
         examined = Examined.begin(planned, mappings, _are_memory_backed(mappings.mappings, devices), pieces)
-        if reason := self._refusal(planned.scheme) or self._filter(examined):
-            examined.refuse_all(reason)
-        elif planned.action is not Action.STAT:
-            self._guard_pieces(examined)
-        examined.possible = self._possible(examined)
+        try:
+            if reason := self._refusal(planned.scheme) or self._filter(examined):
+                examined.refuse_all(reason)
+            elif planned.action is not Action.STAT:
+                self._guard_pieces(examined)
+            examined.possible = self._possible(examined)
+        except HostCannot as problem:
+            examined.refuse_all(self._way.excuse(problem))
+            examined.possible = self._possible(examined)
         if planned.action in _LIMITED:
             self._slow_down(examined)
-        self._examined = examined
-        return examined.possible.range_bytes
+        return examined
 
     def carry_out(self, allowed_bytes: Counts) -> Outcome:
         """Act on so many bytes of each range that was examined last, and measure what came of it.
@@ -120,7 +122,10 @@ class TargetActor:
         if self._examined is None:
             raise InvalidInput("nothing was examined", hint="call examine before each carry_out")
         examined, self._examined = self._examined, None
-        self._process.check_alive()
+        with self._way.held():
+            return self._do(examined, allowed_bytes)
+
+    def _do(self, examined: Examined, allowed_bytes: Counts) -> Outcome:
         pieces, treated = examined.first_bytes(allowed_bytes)
         tally, action_s = examined.tally, 0.0
         tally.leave(examined.possible.range_bytes - treated.range_bytes)
@@ -140,23 +145,25 @@ class TargetActor:
         """Undo what would outlast the run: huge page advice; what came of it, in sentences."""
         if self._guard.keep_huge_page_advice or self._memory.is_gone():
             return ()
-        return self._advice_log.undo(self._process)
+        return self._way.undo(self._advice_log)
 
     def close(self) -> None:
         self._pagemap.close()
         self._memory.close()
+        self._way.close()
 
     def _refusal(self, scheme: Scheme) -> str:
         """Why nothing of this scheme may be done now, or an empty text."""
-        reason = scheme_refusal(scheme, self._process, self._guard, sees_pages=self._accessed is not None)
+        sees_pages, needs_ptrace = self._accessed is not None, self._way.needs_ptrace
+        reason = scheme_refusal(scheme, self._process, self._guard, sees_pages=sees_pages, needs_ptrace=needs_ptrace)
         if reason or scheme.action is Action.STAT:
             return reason
-        if reason := target_refusal(self._process, self._guard):
+        if reason := self._way.refusal(scheme.action):
             return reason
         if self._memory.was_replaced():
             self._advice_log.clear()
             return "the target has called exec: what was planned was for its old memory"
-        return huge_advice_refusal(self._process, apply=self._apply) if scheme.action in _HUGE_ADVICE else ""
+        return self._way.huge_advice_refusal(apply=self._apply) if scheme.action in _HUGE_ADVICE else ""
 
     def _filter(self, examined: Examined) -> str:
         """Leave what the filters let through; why none of them can be asked, or an empty text."""
@@ -170,6 +177,7 @@ class TargetActor:
 
     def _guard_pieces(self, examined: Examined) -> None:
         action = examined.planned.action
+        examined.keep(*self._way.confined(examined.pieces))
         self._spare_refused_mappings(examined)
         if action in (Action.PAGEOUT, Action.COLD):
             self._spare_young(examined)
@@ -188,7 +196,7 @@ class TargetActor:
             examined.keep(*within_map_count(examined.pieces, examined.mappings, action))
 
     def _spare_refused_mappings(self, examined: Examined) -> None:
-        for refusal in mapping_refusals(examined.mappings, examined.planned.action, self._guard):
+        for refusal in self._way.mapping_refusals(examined.mappings, examined.planned.action):
             mine = refusal.refused[examined.pieces.mapping]
             refused = examined.pieces.take(mine)
             if refusal.hint:
@@ -232,7 +240,7 @@ class TargetActor:
         if action is Action.STAT or not len(pieces):
             return Possible.whole(pieces, count=count)
         examined.looked_at = pieces
-        effect = examined.effect = EFFECTS[action](self._subject(examined, pieces))
+        effect = examined.effect = self._way.effects[action](self._subject(examined, pieces))
         start, end, piece = effect.possible_runs()
         if action is Action.COLLAPSE and not self._pagemap.uses_scan:
             start, end, piece = self._without_huge_pages(pieces, start, end, piece)
@@ -267,12 +275,12 @@ class TargetActor:
         looked_at = examined.looked_at
         if examined.effect and looked_at and looked_at.total_bytes == pieces.total_bytes:
             return examined.effect
-        return EFFECTS[examined.planned.action](self._subject(examined, pieces))
+        return self._way.effects[examined.planned.action](self._subject(examined, pieces))
 
     def _act(self, examined: Examined, pieces: Pieces, effect: Effect) -> float:
         """Returns the time that the acting calls took."""
         action = examined.planned.action
-        if action in _ADVICE:
+        if action not in (*_MIGRATE, *_HUGE_ADVICE):
             return self._advise(examined, pieces)
         began_s = time.monotonic()
         if action in _MIGRATE:
@@ -283,7 +291,13 @@ class TargetActor:
             start, end, _ = effect.possible_runs()
             can_be_huge, mappings = pieces.within(start, end), examined.mappings
             for refusal in advise_huge_pages(
-                self._process, can_be_huge, action, self._advice_log, mappings=mappings, stopped=self.stopped
+                self._process,
+                can_be_huge,
+                action,
+                self._advice_log,
+                mappings=mappings,
+                stopped=self.stopped,
+                give=self._way.give_huge_advice,
             ):
                 examined.tally.refuse(refusal.reason, refusal.size_bytes)
         return time.monotonic() - began_s
@@ -306,7 +320,7 @@ class TargetActor:
                 return action_s + self._advise(examined, left, watches_swap=False)
             began_s = time.monotonic()
             # A range that fails, because its mapping has changed meanwhile, shows as not applied.
-            advise(self._process.pidfd, start[first:last], end[first:last], _ADVICE[action])
+            self._way.give(start[first:last], end[first:last], action)
             action_s += time.monotonic() - began_s
         return action_s
 

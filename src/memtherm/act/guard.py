@@ -1,8 +1,8 @@
 """What must not be touched, and why (design: guards).  Nothing here has an effect."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,17 +43,20 @@ def target_refusal(process: Process, settings: GuardSettings) -> str:
 
 
 def action_refusal(action: Action) -> str:
-    """Why this action cannot be done on another process, or an empty text."""
+    """Why this action cannot be done on a process, or an empty text."""
     if action in ACTIONS:
         return ""
     return f"{action}: only the kernel's DAMON can do it, to physical memory"
 
 
-def scheme_refusal(scheme: Scheme, process: Process, settings: GuardSettings, *, sees_pages: bool) -> str:
+def scheme_refusal(
+    scheme: Scheme, process: Process, settings: GuardSettings, *, sees_pages: bool, needs_ptrace: bool = True
+) -> str:
     """Why nothing of this scheme can be done, or an empty text.
 
     Args:
         sees_pages: whether there is a probe that tells which pages were accessed.
+        needs_ptrace: whether the target must be made to give huge page advice.
 
     Raises TargetGone.
     """
@@ -63,7 +66,7 @@ def scheme_refusal(scheme: Scheme, process: Process, settings: GuardSettings, *,
         return ""
     if reason := action_refusal(scheme.action):
         return reason
-    if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not settings.allow_ptrace:
+    if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and needs_ptrace and not settings.allow_ptrace:
         return f"{scheme.action} needs allow_ptrace: the target itself must give the advice; collapse does without"
     if scheme.action in (Action.MIGRATE_HOT, Action.MIGRATE_COLD):
         return destination_refusal(scheme.destinations, process)
@@ -126,8 +129,16 @@ _RULES = (
 )
 
 
-def mapping_refusals(mappings: DetailedMappings, action: Action, settings: GuardSettings) -> list[MappingRefusal]:
-    """The mappings that each rule keeps from the action; a mapping has one reason at most."""
+def mapping_refusals(
+    mappings: DetailedMappings, action: Action, settings: GuardSettings, *, ours: Collection[str] = ()
+) -> list[MappingRefusal]:
+    """The mappings that each rule keeps from the action; a mapping has one reason at most.
+
+    Args:
+        ours: VmFlags that watching has put there, which mean nothing here.
+    """
+    if ours:
+        mappings = replace(mappings, flags=tuple(flags.difference(ours) for flags in mappings.flags))
     taken = np.zeros(len(mappings), np.bool_)
     refusals = []
     for rule in _RULES:

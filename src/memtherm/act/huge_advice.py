@@ -1,4 +1,4 @@
-"""Huge page advice on another process, which is made to give it itself (ptrace), and how it is taken back at the end.
+"""Huge page advice, which only a process itself can give (another one is made to, by ptrace), and how it is undone.
 
 It is the one action that outlasts a run: VmFlags `hg` and `nh` stay on a mapping until it goes, or other advice comes.
 """
@@ -42,6 +42,9 @@ _ENTRY = np.dtype(
     ]
 )
 _Entries = NDArray[Any]
+
+GiveHugeAdvice = Callable[[Addresses, Addresses, PtraceAdvice], NDArray[np.int64]]
+"""Gives advice for ranges, and answers as advise_by_ptrace does; where there is none, by ptrace."""
 
 
 class HugeAdviceEffect:
@@ -109,15 +112,17 @@ def advise_huge_pages(
     *,
     mappings: DetailedMappings | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    give: GiveHugeAdvice | None = None,
 ) -> tuple[Refusal, ...]:
     """Have the target give the advice `hugepage` or `nohugepage` for the pieces, and note in `log` what it had.
 
-    The caller has the user's leave (guard.allow_ptrace).  What had the flag already is not advised again.  Ranges
-    that fail, because their mapping has changed meanwhile, show as not applied.
+    Where that is by ptrace, the caller has the user's leave (guard.allow_ptrace).  What had the flag already is not
+    advised again.  Ranges that fail, because their mapping has changed meanwhile, show as not applied.
 
     Args:
         mappings: as they are now; read where None.
         stopped: whether to leave the rest.
+        give: by what; None: by ptrace.
 
     Returns what was not tried, as the host or the target's state forbids it, or nobody wants it any more.
 
@@ -137,9 +142,8 @@ def advise_huge_pages(
                 reason = STOPPED
                 break
             part = slice(first, first + _CALL_RANGES)
-            answers[part] = advise_by_ptrace(
-                process, entries["start"][part], entries["end"][part], _ADVICE[_FLAG[action]]
-            )
+            ranges = entries["start"][part], entries["end"][part], _ADVICE[_FLAG[action]]
+            answers[part] = give(*ranges) if give else advise_by_ptrace(process, *ranges)
             if (answers[part] == -errno.EINTR).any():
                 break
     except HostCannot as error:
@@ -197,7 +201,7 @@ class AdviceLog:
         entries = np.concatenate((_outside(old, start, end), again, _outside(new, old["start"], old["end"])))
         self._entries = entries[np.argsort(entries["start"])]
 
-    def undo(self, process: Process) -> tuple[str, ...]:
+    def undo(self, process: Process, give: GiveHugeAdvice | None = None) -> tuple[str, ...]:
         """Put back what the ranges had, where they still are the same mapping and carry our advice.
 
         Where they had a flag, they get it back.  Where they had none, no advice can take a flag away: they get, or
@@ -212,7 +216,7 @@ class AdviceLog:
         try:
             entries = _still_ours(entries, read_smaps(process))
             wanted = np.where(entries["before"] != "", entries["before"], _nearest_to_none(entries, read_huge_pages()))
-            reason = _give_back(process, entries, wanted)
+            reason = _give_back(process, entries, wanted, give)
             return _sentences(entries, wanted, _has_flag_now(entries, wanted, read_smaps(process)), reason)
         except TargetGone:
             return ()
@@ -269,17 +273,19 @@ def _nearest_to_none(entries: _Entries, huge_pages: HugePageFacts) -> NDArray[np
     return np.where(entries["is_shared_memory"], shared, anonymous)
 
 
-def _give_back(process: Process, entries: _Entries, wanted: NDArray[np.str_]) -> str:
+def _give_back(process: Process, entries: _Entries, wanted: NDArray[np.str_], give: GiveHugeAdvice | None) -> str:
     """Have the target give the wanted advice where it is another than ours; why it could not, or an empty text."""
     try:
         for flag, advice in _ADVICE.items():
             differs = entries[(wanted == flag) & (entries["given"] != flag)]
             start, end = join_adjacent(differs["start"], differs["end"])
-            if len(start):
+            if len(start) and give:
+                give(start, end, advice)
+            elif len(start):
                 advise_by_ptrace(process, start, end, advice, patience_s=_LAST_PATIENCE_S)
     except HostCannot as error:
         return str(error)
-    return "no thread of the target could be used"
+    return "the kernel refused" if give else "no thread of the target could be used"
 
 
 def _has_flag_now(entries: _Entries, wanted: NDArray[np.str_], mappings: DetailedMappings) -> Counts:

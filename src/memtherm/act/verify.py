@@ -32,11 +32,12 @@ _COLD_LOOKS = 256
 _READAHEAD_PAUSE_S = 0.05
 _READAHEAD_MAX_S = 0.5
 
-_Runs = tuple[Addresses, Addresses, Counts]
+Runs = tuple[Addresses, Addresses, Counts]
+"""Start, end and piece of runs, ascending and disjoint."""
 
 
 @dataclass(frozen=True)
-class _PageCounts:
+class PageCounts:
     """Bytes of each piece by what its pages are; the shared page of zeros holds nothing and is none of them.
 
     Attributes:
@@ -47,11 +48,12 @@ class _PageCounts:
     anonymous: Counts
     file: Counts
     swapped: Counts
-    in_memory: _Runs
-    in_swap: _Runs
+    in_memory: Runs
+    in_swap: Runs
 
 
-def _count_pages(subject: Subject) -> _PageCounts:
+def count_pages(subject: Subject) -> PageCounts:
+    """What the pages of each piece are now."""
     pieces = subject.pieces
     runs = subject.pagemap.scan(
         pieces.start,
@@ -63,7 +65,7 @@ def _count_pages(subject: Subject) -> _PageCounts:
     def bytes_of(which: Flags) -> Counts:
         return overlap_bytes(pieces.start, pieces.end, runs.starts[which], runs.ends[which])
 
-    def runs_of(which: Flags) -> _Runs:
+    def runs_of(which: Flags) -> Runs:
         start, end, _, piece = pieces.parts_of(runs.starts[which], runs.ends[which])
         return start, end, piece
 
@@ -71,7 +73,7 @@ def _count_pages(subject: Subject) -> _PageCounts:
         (runs.categories & np.uint64(category)) != 0
         for category in (PageCategory.PRESENT, PageCategory.FILE, PageCategory.ZERO)
     )
-    return _PageCounts(
+    return PageCounts(
         anonymous=bytes_of(is_present & ~is_file & ~is_zero),
         file=bytes_of(is_present & is_file),
         swapped=bytes_of(~is_present),
@@ -85,14 +87,14 @@ class PageoutEffect:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._before = _count_pages(subject)
+        self._before = count_pages(subject)
         self.possible_bytes: Counts = self._before.anonymous + self._before.file
 
-    def possible_runs(self) -> _Runs:
+    def possible_runs(self) -> Runs:
         return self._before.in_memory
 
     def applied_bytes(self) -> Counts:
-        before, after = self._before, _count_pages(self._subject)
+        before, after = self._before, count_pages(self._subject)
         # Not what is no longer present: a target that frees memory, or ends, takes it away too.
         to_swap = np.clip(after.swapped - before.swapped, 0, before.anonymous)
         dropped = np.where(_are_mapped_still(self._subject), np.maximum(before.file - after.file, 0), 0)
@@ -105,7 +107,7 @@ class ColdEffect:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        counts = _count_pages(subject)
+        counts = count_pages(subject)
         self.possible_bytes: Counts = counts.anonymous + counts.file
         self._in_memory = counts.in_memory
         # What cannot be verified is not done.  Without CAP_SYS_ADMIN pagemap shows no frame numbers.
@@ -113,7 +115,7 @@ class ColdEffect:
             raise NotPermitted("cannot verify cold: pagemap hides frame numbers", hint="run as root with CAP_SYS_ADMIN")
         read_page_flags(np.zeros(0, np.uint64))
 
-    def possible_runs(self) -> _Runs:
+    def possible_runs(self) -> Runs:
         return self._in_memory
 
     def applied_bytes(self) -> Counts:
@@ -148,7 +150,7 @@ class CollapseEffect:
             self._before = self._shared_out(subject.mappings)
         self.possible_bytes: Counts = subject.pieces.size_bytes - self._before
 
-    def possible_runs(self) -> _Runs:
+    def possible_runs(self) -> Runs:
         pieces = self._subject.pieces
         start, end, _, piece = pieces.parts_of(*gaps_between(*self._runs))
         left = self.possible_bytes[piece] > 0
@@ -187,13 +189,13 @@ class WillneedEffect:
         self._is_cached = are_of_files(subject.mappings.mappings)[pieces.mapping]
         self._missing = self._find_pages(cached=False)
         self._missing_bytes = overlap_bytes(pieces.start, pieces.end, *self._missing)
-        counts = _count_pages(subject)
+        counts = count_pages(subject)
         self._swapped = np.where(self._is_cached, 0, counts.swapped)
         self._in_swap = counts.in_swap
         self._swap_cached_bytes = read_meminfo().get("SwapCached", 0)
         self.possible_bytes: Counts = np.where(self._is_cached, self._missing_bytes, self._swapped)
 
-    def possible_runs(self) -> _Runs:
+    def possible_runs(self) -> Runs:
         start, end, piece = self._in_swap
         anonymous = ~self._is_cached[piece]
         missing_start, missing_end, _, missing_piece = self._subject.pieces.parts_of(*self._missing)
@@ -203,26 +205,13 @@ class WillneedEffect:
         return start[order], end[order], np.concatenate((piece[anonymous], missing_piece))[order]
 
     def applied_bytes(self) -> Counts:
-        brought_in = self._await_readahead()
+        brought_in = await_readahead(self._brought_in, self._missing_bytes)
         in_swap_cache = max(0, read_meminfo().get("SwapCached", 0) - self._swap_cached_bytes)
         share = min(1.0, in_swap_cache / max(1, int(self._swapped.sum())))
         return np.where(self._is_cached, brought_in, (self._swapped * share).astype(np.int64))
 
-    def _await_readahead(self) -> Counts:
-        """For each piece the bytes that are in the page cache now and were not."""
-        brought_in = self._brought_in()
-        began_s = grown_s = time.monotonic()
-        while True:
-            now_s = time.monotonic()
-            came_all = (brought_in >= self._missing_bytes).all()
-            if came_all or now_s > min(grown_s + _READAHEAD_PAUSE_S, began_s + _READAHEAD_MAX_S):
-                return brought_in
-            time.sleep(_READAHEAD_PAUSE_S / 10)
-            before, brought_in = brought_in, self._brought_in()
-            if brought_in.sum() > before.sum():
-                grown_s = time.monotonic()
-
     def _brought_in(self) -> Counts:
+        """For each piece the bytes that are in the page cache now and were not."""
         start, end, _, piece = self._subject.pieces.parts_of(*self._missing)
         grown: Counts = np.zeros(len(self._subject.pieces), np.int64)
         np.add.at(grown, piece, overlap_bytes(start, end, *self._find_pages(cached=True)))
@@ -231,6 +220,21 @@ class WillneedEffect:
     def _find_pages(self, *, cached: bool) -> tuple[Addresses, Addresses]:
         subject = self._subject
         return find_file_pages(subject.process, subject.pieces, subject.mappings.mappings, cached=cached)
+
+
+def await_readahead(brought_in: Callable[[], Counts], missing_bytes: Counts) -> Counts:
+    """For each piece the bytes that have come: asked again until all have, or none come any more."""
+    came = brought_in()
+    began_s = grown_s = time.monotonic()
+    while True:
+        now_s = time.monotonic()
+        came_all = (came >= missing_bytes).all()
+        if came_all or now_s > min(grown_s + _READAHEAD_PAUSE_S, began_s + _READAHEAD_MAX_S):
+            return came
+        time.sleep(_READAHEAD_PAUSE_S / 10)
+        before, came = came, brought_in()
+        if came.sum() > before.sum():
+            grown_s = time.monotonic()
 
 
 # How each action that can be done is looked at.

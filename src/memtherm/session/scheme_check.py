@@ -16,22 +16,31 @@ _FOR_COLD_MEMORY = (Action.COLD, Action.PAGEOUT)
 _COLDEST_FIRST = (*_FOR_COLD_MEMORY, Action.LRU_DEPRIO, Action.MIGRATE_COLD)
 
 
-def refuse_unsafe(schemes: Sequence[Scheme], *, guard: GuardSettings, apply: bool, by_kernel: bool = False) -> None:
+def refuse_unsafe(
+    schemes: Sequence[Scheme],
+    *,
+    guard: GuardSettings,
+    apply: bool,
+    by_kernel: bool = False,
+    own_memory: bool = False,
+) -> None:
     """Refuse what cannot be applied, or would hurt.  A dry run may be of anything.
 
     Args:
         by_kernel: the kernel's DAMON may carry schemes out, which has more actions, and needs no ptrace.
+        own_memory: the memory is this process's own, which it advises itself.
 
     Raises:
         InvalidInput: a scheme for cold memory without an upper bound of the access rate, huge page advice
-            without `allow_ptrace`, a migration without a destination.
-        NotSupported: an action that cannot be done on another process.
+            on another process without `allow_ptrace`, a migration without a destination.
+        NotSupported: an action that cannot be done on a process.
     """
     for scheme in schemes if apply else ():
         _refuse_unbounded(scheme)
         if scheme.action is not Action.STAT and not by_kernel and (reason := action_refusal(scheme.action)):
             raise NotSupported(f'scheme "{scheme.name}": {reason}', hint="`memtherm doctor` lists the actions")
-        if scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not guard.allow_ptrace and not by_kernel:
+        needs_ptrace = scheme.action in (Action.HUGEPAGE, Action.NOHUGEPAGE) and not by_kernel and not own_memory
+        if needs_ptrace and not guard.allow_ptrace:
             raise InvalidInput(
                 f'scheme "{scheme.name}": {scheme.action} stops the target for a moment, to have it advise itself',
                 hint="write allow_ptrace = true in [guard]; collapse makes huge pages without",
@@ -75,11 +84,19 @@ class GuardedSchemes:
     """What a session lets its user change while it runs."""
 
     def __init__(
-        self, runner: SchemeRunner, *, policy: Policy, apply: bool, probe: str, by_kernel: bool = False
+        self,
+        runner: SchemeRunner,
+        *,
+        policy: Policy,
+        apply: bool,
+        probe: str,
+        by_kernel: bool = False,
+        own_memory: bool = False,
     ) -> None:
         self._runner = runner
         self._probe = probe
         self._by_kernel = by_kernel
+        self._own_memory = own_memory
         self._policy = policy
         self._apply = apply
 
@@ -92,7 +109,13 @@ class GuardedSchemes:
         if not self._policy.schemes:
             raise InvalidInput("the session began without schemes", hint="begin it with a policy that has some")
         replaced = Policy(schemes=named(schemes)).schemes
-        refuse_unsafe(replaced, guard=self._policy.guard, apply=self._apply, by_kernel=self._by_kernel)
+        refuse_unsafe(
+            replaced,
+            guard=self._policy.guard,
+            apply=self._apply,
+            by_kernel=self._by_kernel,
+            own_memory=self._own_memory,
+        )
         refuse_unseen(replaced, probe=self._probe)
         self._runner.replace(replaced)
 
