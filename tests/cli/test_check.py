@@ -96,3 +96,23 @@ def test_the_schema_is_json() -> None:
     result = forked("check", "--schema")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["title"] == "memtherm policy"
+
+
+def test_physical_memory_is_explained_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('version = 1\n[[target]]\nphysical = true\n[[scheme]]\naction = "stat"\n')
+    result = memtherm("check", str(path), environment={"MEMTHERM_WITHOUT": "damon"})
+    assert result.exit_code == 0
+    assert "watches physical memory\n" in result.stdout
+    assert "None" not in result.stdout
+    assert "every page" not in result.stdout
+    assert "where it runs: nowhere: only the kernel's DAMON sees physical memory" in result.stdout
+    assert "DAMON is hidden by MEMTHERM_WITHOUT" in result.stdout
+
+
+def test_what_is_left_out_of_damos_json_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "kdamonds.json"
+    context = {"targets": [{"pid": 1}], "schemes": [{"action": "stat"}]}
+    path.write_text(json.dumps({"kdamonds": [{"refresh_ms": 100, "contexts": [context]}]}))
+    result = memtherm("check", str(path))
+    assert "note: left out: kdamonds 1: refresh_ms ('100'): " in result.stdout

@@ -260,6 +260,14 @@ def test_many_regions_come_in_the_kernels_order(tree: FakeDamonTree, running: Ru
     assert regions.start.tolist() == [row * 4096 for row in range(25)]
 
 
+def test_a_kdamond_that_ended_though_its_target_lives_was_stopped(running: RunningKdamond, tree: FakeDamonTree) -> None:
+    assert running.has_living_targets()
+    tree.end(running.index)
+    for ask in (running.statistics, lambda: running.commit(running.parameters)):
+        with pytest.raises(HostCannot, match="kdamond 0 was stopped by somebody else"):
+            ask()
+
+
 def test_a_kdamond_that_ended_with_its_targets_says_so(running: RunningKdamond, child: Child) -> None:
     running.tried_bytes()
     child.end()

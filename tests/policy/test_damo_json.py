@@ -17,7 +17,7 @@ from memtherm.core.quota import Quota, Weights
 from memtherm.core.scheme import Action, Destination, Scheme
 from memtherm.core.watermarks import Watermarks
 from memtherm.errors import InvalidInput, InvalidPolicy
-from memtherm.policy.damo_json import looks_like_damo, parse_damo
+from memtherm.policy.damo_json import looks_like_damo, parse_damo, read_damo
 from memtherm.policy.damo_text import read_count, read_share, read_size, read_time, read_truth
 from memtherm.policy.explain import explain_policy
 from memtherm.policy.file import load_policy
@@ -430,3 +430,58 @@ def test_any_damaged_file_is_read_or_refused(pieces: list[tuple[int, Any]]) -> N
         return
     assert explain_policy(policy)
     assert isinstance(warnings(policy), list)
+
+
+def told(data: object) -> tuple[str, ...]:
+    return read_damo(json.dumps(data)).told
+
+
+def test_results_of_damo_are_left_out_by_name() -> None:
+    assert told([scheme()]) == ("results are left out: stats, effective_sz_bytes",)
+    assert told([{"action": "stat"}]) == ()
+    (results,) = told(context(scheme(tried_bytes="4 KiB", tried_regions=[])))
+    assert results == "results are left out: state, stats, effective_sz_bytes, tried_bytes"
+
+
+def test_settings_without_a_place_in_a_policy_are_left_out_by_name() -> None:
+    file = context({"action": "stat"})
+    file["kdamonds"][0] |= {"refresh_ms": 100, "state": None}
+    assert told(file) == ("left out: kdamonds 1: refresh_ms ('100'): memtherm asks for results when it needs them",)
+    file["kdamonds"][0]["refresh_ms"] = "0 ns"
+    assert told(file) == ()
+
+
+def left_out(**settings: Any) -> tuple[str, ...]:
+    return told([{"action": "stat"} | settings])
+
+
+def test_settings_that_do_nothing_beside_the_others_are_left_out_by_name() -> None:
+    intervals = {"sample_us": "5 ms", "aggr_us": "100 ms", "intervals_goal": {"aggrs": "0", "access_bp": "4 %"}}
+    physical = context({"action": "stat"}, ops="paddr", targets=[{"pid": 7}], intervals=intervals)
+    physical["kdamonds"][0]["state"] = None
+    assert told(physical) == (
+        "left out: kdamonds 1: contexts 1: targets 1: pid ('7'): physical memory has none",
+        "left out: kdamonds 1: contexts 1: intervals: intervals_goal: access_bp ('4 %'): "
+        "without aggrs the intervals do not fit themselves",
+    )
+    assert left_out(target_nid=1) == ("left out: schemes 1: target_nid ('1'): stat moves nothing",)
+    dests = [{"id": 0, "weight": 1}]
+    (both,) = left_out(action="migrate_hot", target_nid=1, dests=dests)
+    assert both.endswith("dests say where to")
+    (marks,) = left_out(watermarks={"metric": "none", "high_permil": "50 %"})
+    assert marks == ("left out: schemes 1: watermarks: high_permil ('50 %'): the metric none never lets a scheme rest")
+    (interval,) = left_out(quotas={"reset_interval_ms": "2 s"})
+    assert interval == "left out: schemes 1: quotas: reset_interval_ms ('2 s'): there is no quota"
+    goal = {"metric": "some_mem_psi_us", "target_value": "10 ms", "current_value": 3000, "nid": 0}
+    assert left_out(quotas={"reset_interval_ms": "1 s", "goals": [goal]}) == (
+        "left out: schemes 1: quotas: goals 1: nid ('0'): some_mem_psi_us is of the whole host",
+        "results are left out: current_value",
+    )
+    (other,) = left_out(filters=[{"filter_type": "anon", "matching": True, "memcg_path": "/a"}])
+    assert other == "left out: schemes 1: filters 1: memcg_path ('/a'): a filter by anon does not look at it"
+
+
+def test_schemes_beside_kdamonds_are_not_dropped() -> None:
+    assert problems(context() | {"schemes": [scheme()]}) == (
+        "d.json: schemes: both kdamonds and schemes beside them; put them into a context",
+    )

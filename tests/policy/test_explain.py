@@ -2,6 +2,7 @@
 
 import pytest
 
+from memtherm.core.attributes import METHODS, MonitoringAttributes
 from memtherm.core.guard import GuardSettings
 from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.scheme import Action, Destination, Scheme
@@ -228,3 +229,25 @@ def test_fixed_intervals_are_told() -> None:
     policy = parse_policy(f'version = 1\n[[scheme]]\naction = "stat"\n{monitor}')
     sentence = "counts every page, looks every 1 second, decides every 20 seconds, with 10 to 1000 regions"
     assert explain_policy(policy)[1] == sentence
+
+
+def test_physical_memory_is_watched_by_the_kernel_and_by_nobody_else() -> None:
+    (scheme,) = named([_scheme(Action.PAGEOUT, **COLD)])
+    watches, looks, *rest = explain_policy(Policy(targets=(TargetSelector(physical=True),), schemes=(scheme,)))
+    assert watches == "watches physical memory"
+    assert looks.startswith("has the kernel's DAMON look, which lets one page speak for its region, at intervals")
+    assert "CPU" not in looks
+    assert not any("every page" in one or "comes back" in one or "leaves targets alone" in one for one in rest)
+    ranges = ((0x1000, 0x2000),)
+    assert explain_policy(Policy(targets=(TargetSelector(physical=True, ranges=ranges, label="low"),)))[0] == (
+        'watches physical memory at 0x1000-0x2000 (called "low")'
+    )
+    of_process, looks, *_ = explain_policy(Policy(targets=(TargetSelector(pid=42, ranges=ranges),)))
+    assert of_process == "watches process 42 at 0x1000-0x2000"
+    assert looks.startswith("has the kernel's DAMON look")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_explained(method: str) -> None:
+    attributes = MonitoringAttributes(method=method)
+    assert explain_policy(Policy(attributes=attributes))[1].endswith("with 10 to 1000 regions")

@@ -13,9 +13,12 @@ from memtherm.core.quota import Quota
 from memtherm.core.scheme import Action, Scheme
 from memtherm.core.snapshot import Regions
 from memtherm.core.watermarks import Watermarks
+from memtherm.errors import NotSupported
 from memtherm.kdamond.features import Feature, KernelFeatures
 from memtherm.kdamond.hand_down import Situation
+from memtherm.kdamond.kernel_regions import KernelRegions
 from memtherm.kdamond.parameters import KernelBounds, KernelFilterKind, KernelScheme, Operations
+from memtherm.kdamond.tried_stream import TriedEvents
 from memtherm.linux.process import Process, open_process
 from memtherm.session import kernel_guards, kernel_schemes
 from memtherm.session.kernel_schemes import KernelSchemes
@@ -32,6 +35,9 @@ NO_REGIONS = Regions(
     np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64),
     np.zeros(0), np.zeros(0), np.zeros(0),
 )  # fmt: skip
+NO_KERNEL_REGIONS = KernelRegions(
+    np.zeros(0, np.int32), np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def test_a_target_below_the_floor_is_left_out_by_number(child: Child) -> None:
 
 def test_the_rate_limit_of_guards_is_a_quota_in_the_kernel(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_schemes, "why_not_without_swap", lambda _action: "")
-    limited = GuardSettings(min_target_bytes=0, max_bytes_per_s=10 * MIB, min_free_swap=0.0)
+    limited = GuardSettings(min_target_bytes=0, max_bytes_per_s=10 * MIB, min_free_swap=0.0, max_refault_rate=0.0)
     pageout = replace(COLD, action=Action.PAGEOUT)
     with target_of(child) as target:
         for quota, expected in (
@@ -193,3 +199,98 @@ def test_where_schemes_may_rest_by_watermarks_another_keeps_the_kernel_watching(
         assert planned[-1] == KernelScheme()
         assert len(planned) == 2
         schemes.close()
+
+
+class Tried:
+    """What the trace event of tried regions would tell."""
+
+    def __init__(self, *, regions: KernelRegions = NO_KERNEL_REGIONS, lost_events: int = 0) -> None:
+        self.found = TriedEvents(np.zeros(len(regions), np.int64), regions, lost_events)
+
+    def read(self) -> TriedEvents:
+        return self.found
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def deaf(**_: int) -> Tried:
+    raise NotSupported("tracefs is not mounted", hint="mount it")
+
+
+PAGEOUT = replace(COLD, action=Action.PAGEOUT)
+
+
+def test_where_page_outs_are_not_heard_the_refault_guard_keeps_them_in_user_space(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_schemes, "why_not_without_swap", lambda _action: "")
+    monkeypatch.setattr(kernel_schemes, "TriedStream", deaf)
+    with target_of(child) as target:
+        schemes = schemes_of(Policy(PAGEOUT, STAT))
+        schemes.follow(900_000)
+        assert acting(schemes.plan(SITUATION, [target])) == [Action.STAT]
+        assert schemes.handed_down == {"stat"}
+        reason = "the refault guard could not see what the kernel pages out: tracefs is not mounted"
+        assert f'scheme "cold" runs in user space: {reason}' in schemes.take_events()
+        schemes.close()
+
+
+def test_without_a_refault_guard_nobody_needs_to_hear_page_outs(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_schemes, "why_not_without_swap", lambda _action: "")
+    monkeypatch.setattr(kernel_guards, "is_swap_full", lambda _least: False)
+    monkeypatch.setattr(kernel_schemes, "TriedStream", deaf)
+    with target_of(child) as target:
+        schemes = schemes_of(Policy(PAGEOUT), settings=replace(NO_FLOOR, max_refault_rate=0.0))
+        schemes.follow(900_000)
+        assert acting(schemes.plan(SITUATION, [target])) == [Action.PAGEOUT]
+        schemes.close()
+
+
+def test_where_page_outs_are_heard_the_refault_guard_is_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the policy has got its first scheme after the kdamond had begun."""
+    monkeypatch.setattr(kernel_schemes, "why_not_without_swap", lambda _action: "")
+    monkeypatch.setattr(kernel_guards, "is_swap_full", lambda _least: False)
+    region = KernelRegions(
+        np.zeros(1, np.int32), np.array([4096], np.uint64), np.array([8192], np.uint64),
+        np.zeros(1, np.int64), np.ones(1, np.int64),
+    )  # fmt: skip
+    monkeypatch.setattr(kernel_schemes, "TriedStream", lambda **_: Tried(regions=region))
+    told: list[tuple[list[int], list[int]]] = []
+    monkeypatch.setattr(
+        kernel_guards.KernelGuards,
+        "note_paged_out",
+        lambda _self, _target, start, end: told.append((start.tolist(), end.tolist())),
+    )
+    policy = Policy()
+    with target_of(child) as target:
+        schemes = schemes_of(policy)
+        schemes.follow(900_000)
+        assert schemes.plan(SITUATION, [target]) == ()
+        policy.schemes = (PAGEOUT,)
+        assert acting(schemes.plan(SITUATION, [target])) == [Action.PAGEOUT]
+        schemes.look(NO_REGIONS, SITUATION, [0])
+        assert told == [([4096], [8192])]
+        schemes.close()
+
+
+def test_lost_events_of_what_was_tried_are_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_schemes, "TriedStream", lambda **_: Tried(lost_events=7))
+    with target_of(child) as target:
+        schemes = schemes_of(Policy(COLD))
+        schemes.follow(900_000)
+        schemes.plan(SITUATION, [target])
+        schemes.take_events()
+        schemes.look(NO_REGIONS, SITUATION, [0])
+        (event,) = schemes.take_events()
+        assert event.startswith("7 of the kernel's events on what schemes were tried on were lost")
+        schemes.close()
+
+
+def test_what_the_kernel_cannot_do_to_physical_memory_runs_nowhere() -> None:
+    physical = replace(SITUATION, operations=Operations.PADDR)
+    schemes = schemes_of(Policy(replace(COLD, action=Action.HUGEPAGE)))
+    assert acting(schemes.plan(physical, [Target(None)])) == []
+    reason = "the kernel's DAMON has no hugepage for physical memory"
+    assert schemes.take_events() == [f'scheme "cold" runs nowhere: {reason}']
+    schemes.close()

@@ -20,7 +20,7 @@ def command(*, policy_path: str | None, schema: bool) -> None:
 
     from memtherm.errors import InvalidInput
     from memtherm.policy.explain import explain_policy
-    from memtherm.policy.file import load_policy
+    from memtherm.policy.file import load_told
     from memtherm.policy.reference import json_schema
     from memtherm.policy.warnings import warnings
     from memtherm.session.host_check import host_warnings
@@ -31,10 +31,12 @@ def command(*, policy_path: str | None, schema: bool) -> None:
         return
     if policy_path is None:
         raise InvalidInput("no POLICY was given", hint="name a file, or ask for the --schema; memtherm check --help")
-    policy = load_policy(policy_path)
+    policy, left_out = load_told(policy_path)
     for sentence in explain_policy(policy):
         print(sentence)
     for sentence in placements(policy):
         print(sentence)
+    for sentence in left_out:
+        print(f"note: {sentence}")
     for warning in [*warnings(policy), *host_warnings(policy)]:
         print(f"warning: {warning}")

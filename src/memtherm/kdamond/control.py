@@ -20,6 +20,7 @@ from memtherm.kdamond.ownership import Claim, KdamondSlots, stop
 from memtherm.kdamond.parameters import Context, Intervals, Kdamond, KernelWatermarkMetric, Operations
 from memtherm.kdamond.startable import check_startable
 from memtherm.kdamond.tree import CommandCanceled, KernelRefused, Patience
+from memtherm.linux.process import open_process
 
 _SCHEMES = f"{layout.CONTEXT}/schemes"
 _NO_LIMIT_BYTES = 1 << 62
@@ -113,10 +114,21 @@ class RunningKdamond:
     def is_running(self) -> bool:
         return self._tree.read("state", owner=self._owner) == "on"
 
-    def thread(self) -> int | None:
-        """The id of the kernel's thread; None once it has ended."""
-        thread = self._tree.read_number("pid", owner=self._owner)
+    def thread(self, *, patience: Patience | None = None) -> int | None:
+        """The id of the kernel's thread; None once it has ended.
+
+        Args:
+            patience: how long to ask where the kernel is busy with another's command; TargetBusy then.
+        """
+        thread = self._tree.read_number("pid", owner=self._owner, patience=patience)
         return None if thread < 0 else thread
+
+    def has_living_targets(self) -> bool:
+        """Whether something that it was started for is still there: then it does not end by itself."""
+        context = self.parameters.context
+        if context.operations is Operations.PADDR:
+            return True
+        return any(_is_alive(target.pid) for target in context.targets if not target.is_obsolete)
 
     def commit(self, parameters: Kdamond) -> None:
         """Change the parameters while it runs (damon-spec §1.16); what was measured and charged is kept.
@@ -305,8 +317,11 @@ class RunningKdamond:
     def _ended(self) -> MemthermError:
         if self._was_stopped:
             return InvalidInput(f"kdamond {self.index} was stopped", hint="start another one")
-        if self.parameters.context.operations is Operations.PADDR:
-            return HostCannot(f"kdamond {self.index} was stopped by somebody else", hint="see who uses DAMON")
+        if self.has_living_targets():
+            return HostCannot(
+                f"kdamond {self.index} was stopped by somebody else",
+                hint="see `memtherm kernel status` for who uses it",
+            )
         return TargetGone(
             f"all targets of kdamond {self.index} have exited, and it ended by itself", hint="start it for others"
         )
@@ -466,6 +481,14 @@ def start(parameters: Kdamond, *, slots: KdamondSlots | None = None) -> RunningK
     except BaseException:
         claim.release()
         raise
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open_process(pid) as process:
+            return process.is_alive()
+    except TargetGone:
+        return False
 
 
 def _without_goals(parameters: Kdamond) -> Kdamond:

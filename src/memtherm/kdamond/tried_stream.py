@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memtherm.errors import NotSupported
 from memtherm.kdamond.kernel_regions import KernelRegions
-from memtherm.linux.tracefs import EventStream
+from memtherm.linux.tracefs import EventStream, find_tracefs
 
 EVENT = "damon:damos_before_apply"
 _BUFFER_BYTES = 1 << 18
@@ -22,39 +21,45 @@ class TriedEvents:
 
     Attributes:
         scheme: for each region the scheme's index in its context (int64).
+        lost_events: how many are missing here, because the buffer was full.
     """
 
     scheme: NDArray[np.int64]
     regions: KernelRegions
+    lost_events: int = 0
+
+
+def why_not_heard() -> str:
+    """Why there is no `TriedStream` on this host; an empty text where there is one, or where only root may look."""
+    try:
+        is_there = (find_tracefs() / "events" / EVENT.replace(":", "/", 1)).is_dir()
+    except NotSupported as problem:
+        return str(problem)
+    except PermissionError:
+        return ""
+    return "" if is_there else f"this kernel has no trace event {EVENT}"
 
 
 class TriedStream:
-    """Listens from now on; what is too much for its buffer is lost, and counted in `lost_events`."""
+    """Listens from now on; what is too much for its buffer is lost, and counted."""
 
     def __init__(self, *, kdamond_pid: int) -> None:
         """Raises NotSupported (no tracefs, an older kernel), NotPermitted."""
         self._events = EventStream(EVENT, filter_text=f"common_pid == {kdamond_pid}", buffer_bytes=_BUFFER_BYTES)
-
-    @classmethod
-    def where_supported(cls, *, kdamond_pid: int) -> Self | None:
-        """None where the kernel does not tell."""
-        try:
-            return cls(kdamond_pid=kdamond_pid)
-        except NotSupported:
-            return None
+        self._lost_events = 0
 
     def close(self) -> None:
         """Remove the instance.  May be called again."""
         self._events.close()
 
-    def lost_events(self) -> int:
-        """How many were lost since the beginning."""
-        return self._events.lost_events()
-
     def read(self) -> TriedEvents:
         """What was tried since the last time.  Does not wait."""
-        records = self._events.read().records
+        events, before = self._events.read(), self._lost_events
+        records = events.records
+        if events.losses:
+            self._lost_events = self._events.lost_events()
         return TriedEvents(
+            lost_events=self._lost_events - before,
             scheme=records["scheme_idx"].astype(np.int64),
             regions=KernelRegions(
                 target=records["target_idx"].astype(np.int32),

@@ -1,13 +1,13 @@
 """damo's JSON of schemes ↦ a Policy: a list of schemes, or kdamonds with their contexts (damon-spec §2, damo 3.4).
 
-A highest value of 0 means 0 there.  What cannot be had here is a problem that is named; nothing is dropped, save what
-damo writes as a result and not as a setting.
+A highest value of 0 means 0 there.  What cannot be had here is a problem that is named.  What is left out is told: what
+damo writes as a result, what says nothing beside the rest, and what is of no use to a policy.
 """
 
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from memtherm.policy.damo_text import read_count, read_number, read_share, read_
 from memtherm.policy.kinds import SHORTEST_SAMPLING_S, parse_action
 from memtherm.policy.problems import problem_line, refuse, shown_key
 from memtherm.policy.values import Policy, TargetSelector, named
-from memtherm.units import exact_time, shown
+from memtherm.units import exact_rate, exact_time, shown
 
 _read_microseconds = partial(read_time, unit_s=1e-6)
 _read_milliseconds = partial(read_time, unit_s=1e-3)
@@ -58,6 +58,7 @@ _INTERVALS = {
 }
 _UNITS = {"samples": "write it like 5 %", "aggr_intervals": "write it like 2 s"}
 _MIGRATIONS = (Action.MIGRATE_HOT, Action.MIGRATE_COLD)
+_EMPTY: tuple[object, ...] = (None, [], {}, "")
 T = TypeVar("T")
 
 
@@ -85,12 +86,45 @@ _GOAL_VALUES: Mapping[GoalMetric, Callable[[object], float]] = {
 }
 
 
+@dataclass(frozen=True)
+class DamoRead:
+    """What damo's JSON comes to.
+
+    Attributes:
+        told: in sentences what of it the policy does not have.
+    """
+
+    policy: Policy
+    told: tuple[str, ...]
+
+
+@dataclass
+class _Found:
+    """What there is to say about a file.
+
+    Attributes:
+        problems: why there is no policy.
+        left_out: settings that have no place in it, or do nothing there.
+        results: names of results that are left out.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+
+    def told(self) -> tuple[str, ...]:
+        told = [f"left out: {one}" for one in dict.fromkeys(self.left_out)]
+        if self.results:
+            told.append(f"results are left out: {', '.join(dict.fromkeys(self.results))}")
+        return tuple(told)
+
+
 class _Table:
     """One object of the JSON.  Keys that nobody asks for are problems at the end."""
 
-    def __init__(self, value: object, place: str, problems: list[str]) -> None:
+    def __init__(self, value: object, place: str, found: _Found) -> None:
         self.place = place
-        self.problems = problems
+        self.found = found
         self._unread: dict[str, Any] = {}
         self.is_there = value is not None
         if isinstance(value, dict):
@@ -99,8 +133,15 @@ class _Table:
             self.problem("", "is no object", "write it like { … }")
 
     def problem(self, key: str, what: str, hint: str = "") -> None:
-        label = ": ".join(part for part in (self.place, key) if part)
-        self.problems.append(f"{label}: {what}" + (f"; {hint}" if hint else ""))
+        self.found.problems.append(f"{self._label(key)}: {what}" + (f"; {hint}" if hint else ""))
+
+    def leave_out(self, key: str, value: object, why: str) -> None:
+        """Tell of a setting that the policy does not have."""
+        text = value if isinstance(value, str) else json.dumps(value)
+        self.found.left_out.append(f"{self._label(key)} ({shown(text)}): {why}")
+
+    def _label(self, key: str) -> str:
+        return ": ".join(part for part in (self.place, key) if part)
 
     def read(self, key: str, parse: Callable[[object], T], default: T) -> T:
         """The value of a key, or the default where it is missing, null or wrong."""
@@ -123,7 +164,7 @@ class _Table:
 
     def table(self, key: str) -> "_Table":
         place = f"{self.place}: {key}" if self.place else key
-        return _Table(self._unread.pop(key, None), place, self.problems)
+        return _Table(self._unread.pop(key, None), place, self.found)
 
     def tables(self, key: str) -> list["_Table"]:
         value = self._unread.pop(key, None)
@@ -131,17 +172,23 @@ class _Table:
             self.problem(key, "is no list", "write it like [ … ]")
         several = value if isinstance(value, list) else []
         place = f"{self.place}: {key}" if self.place else key
-        return [_Table(one, f"{place} {number}", self.problems) for number, one in enumerate(several, start=1)]
+        return [_Table(one, f"{place} {number}", self.found) for number, one in enumerate(several, start=1)]
 
-    def without(self, key: str, what: str, *, empty: tuple[object, ...] = (None, [], {}, "")) -> None:
+    def without(self, key: str, what: str, *, empty: tuple[object, ...] = _EMPTY) -> None:
         """A key of damo that means nothing here, unless it is empty."""
         if self._unread.pop(key, None) not in empty:
             self.problem(key, what)
 
+    def leave_results(self, name: str) -> None:
+        """All that is left are results, which go by this name."""
+        self.found.results += [name] if self._unread else []
+
     def finish(self, *results: str) -> None:
         """All that is left is unknown, save what damo writes as a result."""
-        for key in self._unread:
-            if key not in results:
+        for key, value in self._unread.items():
+            if key in results:
+                self.found.results += [key] if value not in _EMPTY else []
+            else:
                 self.problem(shown_key(key), "is an unknown key, or one that memtherm cannot do")
 
 
@@ -165,6 +212,11 @@ def looks_like_damo(text: str) -> bool:
 
 
 def parse_damo(text: str, *, source: str = "schemes") -> Policy:
+    """The policy of `read_damo`.  Raises InvalidPolicy."""
+    return read_damo(text, source=source).policy
+
+
+def read_damo(text: str, *, source: str = "schemes") -> DamoRead:
     """The policy that damo's JSON means: schemes, and of a context its targets, intervals and numbers of regions.
 
     Raises:
@@ -177,40 +229,45 @@ def parse_damo(text: str, *, source: str = "schemes") -> Policy:
         raise refuse(source, [problem_line(source, refusal.lineno, "", what)]) from refusal
     except (ValueError, RecursionError) as refusal:  # a number with thousands of digits; nested too deeply
         raise refuse(source, [f"{source}: not JSON that can be read: {type(refusal).__name__}"]) from refusal
-    problems: list[str] = []
-    policy = _read_file(data, problems)
-    if not policy.schemes and not problems:
-        problems.append("no scheme in it")
-    if problems:
-        raise refuse(source, [f"{source}: {problem}" for problem in problems])
-    return policy
+    found = _Found()
+    policy = _read_file(data, found)
+    if not policy.schemes and not found.problems:
+        found.problems.append("no scheme in it")
+    if found.problems:
+        raise refuse(source, [f"{source}: {problem}" for problem in found.problems])
+    return DamoRead(policy, found.told())
 
 
-def _read_file(data: object, problems: list[str]) -> Policy:
+def _read_file(data: object, found: _Found) -> Policy:
     if isinstance(data, list):
         key = "kdamonds" if any(isinstance(one, dict) and "contexts" in one for one in data) else "schemes"
         data = {key: data}
-    top = _Table(data, "", problems)
+    top = _Table(data, "", found)
     kdamonds = top.tables("kdamonds")
     schemes = top.tables("schemes")
     top.finish()
     if not kdamonds:
-        return _policy([_scheme(one, _Window(), ()) for one in schemes], problems)
+        return _policy([_scheme(one, _Window(), ()) for one in schemes], found)
+    if schemes:
+        found.problems.append("schemes: both kdamonds and schemes beside them; put them into a context")
     contexts = []
     for kdamond in kdamonds:
         contexts += kdamond.tables("contexts")
-        kdamond.finish("state", "pid", "refresh_ms")
+        refresh_ms = kdamond.read("refresh_ms", str, "0")
+        if refresh_ms not in ("0", "0 ns", "0 ms"):
+            kdamond.leave_out("refresh_ms", refresh_ms, "memtherm asks for results when it needs them")
+        kdamond.finish("state", "pid")
     if len(contexts) != 1:
-        problems.append(f"{len(contexts)} contexts, and a policy is one; write a file for each")
+        found.problems.append(f"{len(contexts)} contexts, and a policy is one; write a file for each")
         return Policy()
-    return _context(contexts[0], problems)
+    return _context(contexts[0], found)
 
 
-def _policy(schemes: list[Scheme], problems: list[str], **values: Any) -> Policy:
-    return Policy() if problems else Policy(schemes=named(schemes), **values)
+def _policy(schemes: list[Scheme], found: _Found, **values: Any) -> Policy:
+    return Policy() if found.problems else Policy(schemes=named(schemes), **values)
 
 
-def _context(context: _Table, problems: list[str]) -> Policy:
+def _context(context: _Table, found: _Found) -> Policy:
     operations = context.read("ops", str, "vaddr")
     if operations not in OPERATIONS:
         context.problem("ops", f"{shown(operations)} is not supported", f"one of {', '.join(OPERATIONS)}")
@@ -228,7 +285,7 @@ def _context(context: _Table, problems: list[str]) -> Policy:
     labels = tuple(target.label for target in targets)
     schemes = [_scheme(one, window, labels) for one in context.tables("schemes")]
     context.finish()
-    return _policy(schemes, problems, targets=targets, attributes=attributes)
+    return _policy(schemes, found, targets=targets, attributes=attributes)
 
 
 def _target(table: _Table, operations: str) -> TargetSelector | None:
@@ -240,6 +297,8 @@ def _target(table: _Table, operations: str) -> TargetSelector | None:
         table.problem("obsolete", "an obsolete target is none", "remove it")
     table.finish()
     if operations == "paddr":
+        if pid:
+            table.leave_out("pid", pid, "physical memory has none")
         return table.make("", lambda: TargetSelector(physical=True, ranges=ranges), None)
     if operations == "fvaddr" and not ranges:
         table.problem("regions", "are missing: with fvaddr nothing else is watched")
@@ -286,6 +345,11 @@ def _interval_goal(table: _Table) -> IntervalGoal | None:
     longest_s = table.read("max_sample_us", _read_finite_microseconds, 0.0)
     table.finish()
     if not windows:
+        given = {"access_bp": exact_rate(access_rate)} if access_rate else {}
+        given |= {"min_sample_us": exact_time(shortest_s)} if shortest_s else {}
+        given |= {"max_sample_us": exact_time(longest_s)} if longest_s else {}
+        for key, text in given.items():
+            table.leave_out(key, text, "without aggrs the intervals do not fit themselves")
         return None
     limits = {"min_sampling_interval_s": shortest_s, "max_sampling_interval_s": longest_s}
     return table.make("", lambda: IntervalGoal(access_rate=access_rate, windows=windows, **limits), None)
@@ -298,7 +362,9 @@ def _scheme(table: _Table, window: _Window, labels: tuple[str, ...]) -> Scheme:
         table.problem("apply_interval_us", "the scheme would never be applied", "write it like 1 s")
         interval_s = 0.0
     # damo shows this setting among the results, of which nothing else is one.
-    shown_limit = table.table("stats").read("max_nr_snapshots", read_count, 0)
+    statistics = table.table("stats")
+    shown_limit = statistics.read("max_nr_snapshots", read_count, 0)
+    statistics.leave_results("stats")
     values: dict[str, Any] = {
         "pattern": _pattern(table.table("access_pattern"), window),
         "quota": _quota(table.table("quotas")),
@@ -319,7 +385,9 @@ def _destinations(table: _Table, action: Action) -> tuple[Destination, ...]:
         inner.finish()
     # -1, and null, are "no node".
     node = table.read("target_nid", lambda value: -1 if value in (-1, "-1") else read_count(value), -1)
-    if node >= 0 and not several and action in _MIGRATIONS:
+    if node >= 0 and (several or action not in _MIGRATIONS):
+        table.leave_out("target_nid", node, "dests say where to" if several else f"{action} moves nothing")
+    elif node >= 0:
         several.append(Destination(node))
     return tuple(several)
 
@@ -382,6 +450,8 @@ def _quota(table: _Table) -> Quota:
             table.problem("reset_interval_ms", "never ends: a full quota would stay full", "write it like 1 s")
             reset_s = 1.0
         values["reset_interval_s"] = reset_s
+    elif 0 < reset_s < math.inf and table.is_there:
+        table.leave_out("reset_interval_ms", exact_time(reset_s), "there is no quota")
     weights.finish()
     table.finish("effective_sz_bytes")
     return table.make("", lambda: Quota(**values), Quota())
@@ -412,6 +482,11 @@ def _goal(table: _Table) -> Goal | None:
         return None
     if metric is GoalMetric.USER_INPUT and current:
         table.problem("current_value", "is given by a program while it runs", "write 0")
+    elif current:
+        table.found.results.append("current_value")
+    for key, is_left, value in (("nid", node >= 0 and not has_node, node), ("memcg_path", not has_cgroup, cgroup)):
+        if is_left and value != "":
+            table.leave_out(key, value, f"{name} is of the whole host" if not has_node else f"{name} has none")
     if (has_node and node < 0) or (has_cgroup and not cgroup):
         table.problem("nid" if node < 0 else "memcg_path", "is missing")
     target = table.read("target_value", _GOAL_VALUES.get(metric, _read_basis_points), 0.0)
@@ -426,6 +501,11 @@ def _watermarks(table: _Table) -> Watermarks | None:
     high, mid, low = (table.read(f"{key}_permil", _read_permil, 0.0) for key in ("high", "mid", "low"))
     table.finish()
     if metric == "none":
+        given = {"interval_us": exact_time(interval_s)} if interval_s else {}
+        marks = {"high_permil": high, "mid_permil": mid, "low_permil": low}
+        given |= {key: exact_rate(value) for key, value in marks.items() if value}
+        for key, text in given.items():
+            table.leave_out(key, text, "the metric none never lets a scheme rest")
         return None
     if metric != "free_mem_rate":
         table.problem("metric", f"{shown(metric)} is not supported", "one of none, free_mem_rate")
@@ -461,6 +541,15 @@ def _filter(table: _Table, labels: tuple[str, ...]) -> Filter | None:
             table.problem("damon_target_idx", "there is no such target in the file")
             return None
         values = {"target": labels[index]}
+    others = {
+        FilterKind.CGROUP: ("memcg_path", cgroup),
+        FilterKind.ADDRESS: ("address_range", f"{start:g} to {end:g}" if start or end else ""),
+        FilterKind.TARGET: ("damon_target_idx", index if index > 0 else ""),
+        FilterKind.HUGE_PAGE: ("hugepage_size", "" if sizes is None else str(sizes)),
+    }
+    for owner, (key, value) in others.items():
+        if owner is not kind and value != "":
+            table.leave_out(key, value, f"a filter by {name} does not look at it")
     return table.make("", lambda: Filter(kind=kind, allow=allow, matching=matching, **values), None)
 
 

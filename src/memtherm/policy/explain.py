@@ -3,11 +3,10 @@
 from memtherm.core.attributes import MonitoringAttributes
 from memtherm.core.filters import Filter, FilterKind, default_rejects
 from memtherm.core.goals import Goal, GoalMetric, Tuner
-from memtherm.core.guard import GuardSettings
 from memtherm.core.quota import Quota, Weights
 from memtherm.core.scheme import Action, Destination, Scheme
 from memtherm.core.watermarks import Watermarks
-from memtherm.policy.values import Policy, TargetSelector
+from memtherm.policy.values import PHYSICAL, Policy, TargetSelector
 from memtherm.policy.words import each_words, list_words, pattern_words, range_words, size_words, time_words
 from memtherm.units import exact_rate, exact_size
 
@@ -15,6 +14,8 @@ _METHODS = {
     "auto": "counts every page while that is cheap enough, else lets one page speak for its region",
     "census": "counts every page",
     "sampling": "lets one page speak for its region",
+    "smaps": "lets the kernel's count of accessed pages of a mapping speak for all of it",
+    "kdamond": "has the kernel's DAMON look, which lets one page speak for its region",
 }
 _VERBS = {
     Action.WILLNEED: "asks the kernel to bring in",
@@ -76,19 +77,24 @@ def explain(scheme: Scheme) -> str:
 def explain_policy(policy: Policy) -> list[str]:
     """What a policy does: its targets, how it watches, each scheme, what it leaves alone; a sentence each."""
     attributes = policy.attributes
+    # Nothing else sees physical memory, or keeps to given addresses.
+    by_kernel = attributes.method == "auto" and any(target.physical or target.ranges for target in policy.targets)
+    method = "kdamond" if by_kernel else attributes.method
     targets = list_words(_target_words(target) for target in policy.targets) if policy.targets else ""
     return [
         f"watches {targets}" if targets else "names no target: the command line must",
-        f"{_METHODS[attributes.method]}, {_interval_words(attributes)}, with {attributes.min_nr_regions} to "
+        f"{_METHODS[method]}, {_interval_words(attributes, method)}, with {attributes.min_nr_regions} to "
         f"{attributes.max_nr_regions} regions",
         *(f'scheme "{scheme.name}": {explain(scheme)}' for scheme in policy.schemes),
-        *_guard_sentences(policy.guard),
+        *_guard_sentences(policy),
         *_limit_sentences(policy),
     ]
 
 
 def _target_words(target: TargetSelector) -> str:
-    if target.name is not None:
+    if target.physical:
+        what = PHYSICAL
+    elif target.name is not None:
         what = f'processes named "{target.name}"'
     elif target.user is not None:
         what = f"processes of user {target.user}"
@@ -97,11 +103,15 @@ def _target_words(target: TargetSelector) -> str:
     else:
         what = f"process {target.pid}"
     what += " with all that they start" if target.children else ""
-    own = (target.name, target.user, target.cgroup, target.pid)
+    if target.ranges:
+        what += " at " + list_words(f"{start:#x}-{end:#x}" for start, end in target.ranges)
+    own = (target.name, target.user, target.cgroup, target.pid, PHYSICAL if target.physical else None)
     return what if target.label in map(str, own) else f'{what} (called "{target.label}")'
 
 
-def _interval_words(attributes: MonitoringAttributes) -> str:
+def _interval_words(attributes: MonitoringAttributes, method: str) -> str:
+    if attributes.interval_goal is not None and method == "kdamond":
+        return "at intervals that fit themselves to the target"
     if attributes.interval_goal is not None:
         share = exact_rate(attributes.interval_goal.cpu_share)
         return f"at intervals that fit themselves to the target and to {share} of one CPU"
@@ -204,10 +214,15 @@ def _memory_words(one: Filter) -> str:
     return words
 
 
-def _guard_sentences(guard: GuardSettings) -> list[str]:
+def _is_physical(policy: Policy) -> bool:
+    """Whether nobody's memory in particular is meant: whose it is, and who wants it back, is not seen then."""
+    return any(target.physical for target in policy.targets)
+
+
+def _guard_sentences(policy: Policy) -> list[str]:
     """Which targets are too small, and what is allowed that is not by default."""
-    found = []
-    if guard.min_target_bytes:
+    found, guard = [], policy.guard
+    if guard.min_target_bytes and not _is_physical(policy):
         floor = exact_size(guard.min_target_bytes)
         found.append(f"leaves targets alone that have less than {floor} in memory and swap together")
     if guard.override_application_hints:
@@ -246,6 +261,7 @@ def _limit_sentences(policy: Policy) -> list[str]:
         guards.append(
             (guard.min_free_swap, f"leaves {exact_rate(guard.min_free_swap)} of all swap free", "may fill swap")
         )
+    if Action.PAGEOUT in actions and not _is_physical(policy):
         found = f"stops paging out where more than {refaults} of the working set comes back within a minute"
         brakes.insert(0, (guard.max_refault_rate, found, "does not mind how much of what it paged out comes back"))
     nr_brakes = sum(value > 0 for value, _, _ in brakes)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from memtherm.policy.between import problems_between
-from memtherm.policy.damo_json import looks_like_damo, parse_damo
+from memtherm.policy.damo_json import looks_like_damo, read_damo
 from memtherm.policy.kinds import VERSION
 from memtherm.policy.locate import key_lines, line_of
 from memtherm.policy.model import PolicyFile, policy_of
@@ -39,14 +39,20 @@ def load_policy(path: str | FilePath) -> Policy:
         >>> load_policy("policy.toml").schemes[0].action
         <Action.PAGEOUT: 'pageout'>
     """
+    return load_told(path)[0]
+
+
+def load_told(path: str | FilePath) -> tuple[Policy, tuple[str, ...]]:
+    """The policy of `load_policy`, and in sentences what of the file it does not have."""
     source = str(path)
     text = _read(path, source)
     suffix = FilePath(path).suffix.lower()
     if suffix == ".json" or (suffix != ".toml" and looks_like_damo(text)):
-        return parse_damo(text, source=source)
+        read = read_damo(text, source=source)
+        return read.policy, read.told
     if suffix == ".toml" or _looks_like_toml(text):
-        return parse_policy(text, source=source)
-    return Policy(schemes=parse_scheme_lines(text, source=source))
+        return parse_policy(text, source=source), ()
+    return Policy(schemes=parse_scheme_lines(text, source=source)), ()
 
 
 def parse_policy(text: str, *, source: str = "policy") -> Policy:

@@ -17,7 +17,7 @@ from memtherm.core.ranges import Addresses
 from memtherm.core.report import SchemeReport
 from memtherm.core.snapshot import Conditions, Regions
 from memtherm.core.tuning import access_score, tuned_interval_s
-from memtherm.errors import HostCannot, NotSupported, TargetGone
+from memtherm.errors import HostCannot, NotSupported, TargetBusy, TargetGone
 from memtherm.kdamond.aggregated import KernelWindow
 from memtherm.kdamond.control import RunningKdamond, start
 from memtherm.kdamond.features import Feature
@@ -31,6 +31,7 @@ from memtherm.kdamond.parameters import (
     KernelTarget,
     Operations,
 )
+from memtherm.kdamond.tree import ONCE, OwnershipLost
 from memtherm.linux.page_table import read_ram
 from memtherm.linux.process import Process
 from memtherm.session.kernel_schemes import KernelSchemes
@@ -42,6 +43,8 @@ _LONGEST_SLEEP_S = 0.2
 # Regions of a window that were not read yet: more than this, and their reader is given up.
 _MAX_WAITING = 256
 _REVIEW_EVERY_S = 1.0
+# After so long without a window somebody may have stopped the kdamond; while windows come, nothing is asked.
+_SILENT_S = 1.0
 _NO_REGIONS = Regions(
     target=np.zeros(0, np.int32),
     start=np.zeros(0, np.uint64),
@@ -119,6 +122,8 @@ class KdamondWindows(Windows[KernelWatched]):
         self._waiting: deque[KernelWindow] = deque()
         self._regions = _NO_REGIONS
         self._review_due_s = 0.0
+        self._check_due_s = 0.0
+        self._thread = 0
         self._order: list[int] = []
         self._is_changed = False
         self._tunes_itself = attributes.interval_goal is not None
@@ -135,6 +140,7 @@ class KdamondWindows(Windows[KernelWatched]):
         return self._schemes.handed_down
 
     def take(self, stopped: Stopped, between: Between) -> bool:
+        """As in `Windows`.  Raises HostCannot where somebody else has stopped the kdamond, or removed it."""
         self._acting_cpu_s = 0.0
         while self._probes and not self._waiting and not stopped():
             self._notice_ends()
@@ -142,6 +148,7 @@ class KdamondWindows(Windows[KernelWatched]):
                 self._commit()
             self._clock.sleep(min(_LONGEST_SLEEP_S, self._intervals.aggregation_interval_s / 2))
             self._listen()
+            self._check_kdamond()
             self._pause(between)
         if not self._waiting:
             return False
@@ -209,6 +216,8 @@ class KdamondWindows(Windows[KernelWatched]):
             thread = self._kdamond.thread()
             if thread is None:
                 raise TargetGone("all targets exited before they could be watched")
+            self._thread = thread
+            self._check_due_s = self._clock.monotonic_s() + _SILENT_S
             self._source = self._find_source(self._kdamond, thread)
             self._schemes.follow(thread)
             self._commit()
@@ -320,6 +329,36 @@ class KdamondWindows(Windows[KernelWatched]):
         self._order = [target for target in self._order if target not in gone]
         self._tell()
 
+    def _check_kdamond(self) -> None:
+        """After a second of silence, and each second of it: whether the kdamond still runs that we have started.
+
+        It ends by itself once all targets that it knows have exited; then it is begun again for those that came since.
+        What somebody else has stopped is not started again.
+
+        Raises HostCannot.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._waiting or self._kdamond is None:
+            self._check_due_s = now_s + _SILENT_S
+        if now_s < self._check_due_s or self._kdamond is None:
+            return
+        self._check_due_s = now_s + _SILENT_S
+        try:
+            if self._kdamond.thread(patience=ONCE) == self._thread:
+                return
+        except OwnershipLost:
+            raise
+        except TargetBusy:  # a neighbour's command holds the kernel's lock
+            return
+        if self._kdamond.has_living_targets():
+            raise HostCannot(
+                f"kdamond {self._kdamond.index} was stopped by somebody else",
+                hint="see `memtherm kernel status` for who uses DAMON, or take another method",
+            )
+        self._notice_ends()
+        if self._probes:
+            self._begin_again("the targets that were there at first have exited")
+
     def _begin_again(self, reason: str) -> None:
         self.events.append(f"watched from new: {reason}")
         self.close()
@@ -367,6 +406,7 @@ class KdamondWindows(Windows[KernelWatched]):
         self._regions = replace(found, target=numbers).take(np.isin(numbers, list(self._probes)))
         self.ended_s = self._clock.epoch_s() - max(0.0, time.monotonic() - window.time_ns / 1e9)
         self._schemes.look(self.regions(), self._situation(), self._order)
+        self.events += self._schemes.take_events()
         self._tune(window)
 
     def _tune(self, window: KernelWindow) -> None:
@@ -379,7 +419,7 @@ class KdamondWindows(Windows[KernelWatched]):
             return
         self._windows_to_tuning = goal.windows
         if self._tunes_itself:
-            with suppress(TargetGone):
+            with suppress(TargetGone, HostCannot):  # it has ended, or is busy: the next window tells, or its absence
                 self._intervals = self._kdamond.tuned_intervals()
             return
         regions, samples = window.regions, self._intervals.samples_per_window

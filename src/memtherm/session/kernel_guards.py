@@ -124,6 +124,11 @@ def why_not_without_swap(action: Action) -> str:
     return ""
 
 
+def watches_refaults(action: Action, settings: GuardSettings) -> bool:
+    """Whether a guard wants to know what is paged out, so as to see how much of it comes back."""
+    return action is Action.PAGEOUT and settings.max_refault_rate > 0
+
+
 def _large_gaps(start: Addresses, end: Addresses) -> tuple[tuple[int, int], ...]:
     wide = np.flatnonzero(start[1:] - end[:-1] >= np.uint64(_LARGE_BYTES))
     return tuple(zip(end[wide].tolist(), start[wide + 1].tolist(), strict=True))

@@ -13,7 +13,7 @@ from memtherm.core.ranges import join_adjacent
 from memtherm.core.report import QuotaReport, SchemeReport
 from memtherm.core.scheme import Action, Scheme, SchemeStatistics
 from memtherm.core.snapshot import Regions
-from memtherm.errors import HostCannot, TargetGone
+from memtherm.errors import HostCannot, NotSupported, TargetGone
 from memtherm.kdamond.control import KernelStatistics, RunningKdamond
 from memtherm.kdamond.features import Feature
 from memtherm.kdamond.hand_down import Situation, hand_down
@@ -27,13 +27,15 @@ from memtherm.kdamond.parameters import (
 )
 from memtherm.kdamond.tried_stream import TriedStream
 from memtherm.linux.process import Process
-from memtherm.session.kernel_guards import KernelGuards, why_not_without_swap
+from memtherm.session.kernel_guards import KernelGuards, watches_refaults, why_not_without_swap
 from memtherm.session.windows import concatenated
 
 # Fits no region: a scheme that rests keeps its place, because the kernel knows schemes by their number.
 _NOTHING = KernelBounds(0, 0)
 # More filters than this, and the kernel would compare every region with all of them.
 _MOST_KEPT_RANGES = 64
+# Nobody but the kernel acts on physical memory.
+NOWHERE = "nowhere"
 _LIMITED = (Action.PAGEOUT, Action.WILLNEED, Action.COLLAPSE, Action.MIGRATE_HOT, Action.MIGRATE_COLD)
 
 
@@ -99,7 +101,9 @@ class KernelSchemes:
         self._planned: tuple[KernelScheme, ...] = ()
         self._where: dict[str, str] = {}
         self._events: list[str] = []
+        self._thread: int | None = None
         self._tried: TriedStream | None = None
+        self._deaf = "its trace events are not listened to"
         self._used: dict[Process, tuple[int, int]] = {}
         self.handed_down: frozenset[str] = frozenset()
 
@@ -107,14 +111,15 @@ class KernelSchemes:
         """A kdamond has begun; its statistics are all 0."""
         for slot in self._slots:
             slot.seen = None
-        if self._wanted():
-            self._tried = TriedStream.where_supported(kdamond_pid=thread)
+        self._thread = thread
+        self._hear()
 
     def close(self) -> None:
         """The kdamond has ended.  Totals stay."""
         if self._tried is not None:
             self._tried.close()
             self._tried = None
+        self._thread = None
         self._guards.close()
 
     def plan(
@@ -143,14 +148,31 @@ class KernelSchemes:
 
     # --- what is handed down -------------------------------------------------------------------
 
+    def _hear(self) -> None:
+        """Listen to what schemes are tried on, from when there is one; asked once a kdamond."""
+        if self._thread is None or self._tried is not None or not self._wanted():
+            return
+        try:
+            self._tried = TriedStream(kdamond_pid=self._thread)
+        except NotSupported as problem:
+            self._deaf = str(problem)
+        self._thread = None
+
     def _plan(self, situation: Situation) -> tuple[KernelScheme, ...]:
+        self._hear()
         situation = replace(
             situation,
             labels={index: one.labels for index, one in enumerate(self._targets)},
             user_input=self._user_input,
         )
         decided = {scheme.name: (scheme, self._decide(scheme, situation)) for scheme in self._wanted()}
-        self._tell_where({name: what if isinstance(what, str) else "" for name, (_, what) in decided.items()})
+        elsewhere = "in user space" if situation.operations is not Operations.PADDR else NOWHERE
+        self._tell_where(
+            {
+                name: f"{elsewhere}: {what}" if isinstance(what, str) else "in the kernel"
+                for name, (_, what) in decided.items()
+            }
+        )
         known = {slot.scheme.name: slot for slot in self._slots}
         for name, (scheme, what) in decided.items():
             if isinstance(what, KernelScheme) and name not in known:
@@ -179,6 +201,8 @@ class KernelSchemes:
             return "a dry run is done in user space"
         if not is_physical and (reason := why_not_without_swap(scheme.action)):
             return reason
+        if not is_physical and self._tried is None and watches_refaults(scheme.action, self._settings):
+            return f"the refault guard could not see what the kernel pages out: {self._deaf}"
         kept_from = self._guards.kept_from(scheme.action)
         if len(kept_from) > _MOST_KEPT_RANGES:
             return f"guards keep {len(kept_from)} ranges from it, and the kernel would compare each region with all"
@@ -213,9 +237,8 @@ class KernelSchemes:
         return replace(kernel, quota=replace(quota, size_bytes=size, reset_interval_s=interval_s))
 
     def _tell_where(self, where: Mapping[str, str]) -> None:
-        for name, reason in where.items():
-            if self._where.get(name) != reason:
-                place = f"in user space: {reason}" if reason else "in the kernel"
+        for name, place in where.items():
+            if self._where.get(name) != place:
                 self._events.append(f'scheme "{name}" runs {place}')
         self._where = dict(where)
 
@@ -231,6 +254,11 @@ class KernelSchemes:
         if self._tried is None:
             return
         found = self._tried.read()
+        if found.lost_events:
+            self._events.append(
+                f"{found.lost_events} of the kernel's events on what schemes were tried on were lost: "
+                "the refault guard does not know these regions, and tried regions lack them"
+            )
         intervals = situation.intervals
         tried = found.regions.in_absolute_units(
             samples=intervals.samples_per_window, aggregation_interval_s=intervals.aggregation_interval_s

@@ -1,17 +1,22 @@
 """The loop of a monitor: take a window, let schemes act, hand out a report."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from memtherm.core.page_heat import PageHeat
 from memtherm.core.protocols import Clock
+from memtherm.core.ranges import Addresses
 from memtherm.core.report import Report, SchemeReport
 from memtherm.core.snapshot import Conditions, Snapshot
 from memtherm.errors import HostCannot, TargetGone
 from memtherm.session.belief import doubts
+from memtherm.session.census_windows import CensusWindows
 from memtherm.session.engines import AnyWindows, Engines, Watched
 from memtherm.session.method import ASKED_FOR, Choice, MethodChooser
 from memtherm.session.schemes import SchemeRunner
+from memtherm.units import format_size
 
 # How often newcomers are looked for, where targets are named by what several processes have in common.
 _FIND_EVERY_S = 1.0
@@ -68,6 +73,8 @@ class MonitorLoop:
         )
         self._choice = Choice("", "")
         self._windows: AnyWindows
+        # Filled by other threads, and taken in at the end of a window.
+        self._acted_on: deque[tuple[int, Addresses, Addresses]] = deque()
 
     def reports(self, *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Report]:
         """One report for each aggregation window, until `stopped` or no target is left."""
@@ -76,10 +83,17 @@ class MonitorLoop:
         if not self._choice.method and self._watched:
             self._begin(self._chooser.first(self._clock.monotonic_s()))
         while self._watched and not stopped():
-            took_all = self._windows.take(stopped, self._between_looks)
+            try:
+                took_all = self._windows.take(stopped, self._between_looks)
+            except HostCannot as problem:
+                if not self._may_leave_kernel(self._choice):
+                    raise
+                self._leave_kernel(problem)
+                continue
             self._collect()
             if not took_all:
                 break
+            self._take_in_actions()
             ended_s = self._windows.ended_s
             snapshot = Snapshot(
                 self._clock.epoch_s() if ended_s is None else ended_s,
@@ -107,6 +121,14 @@ class MonitorLoop:
         """Whether no target was left to watch, rather than the session ended by its user."""
         return self._nr_gone == len(self._targets)
 
+    def page_heat(self, target: int) -> PageHeat | None:
+        """Rates and ages page by page; None without a census.  For the running thread, between two reports."""
+        return self._windows.heat(target) if isinstance(self._windows, CensusWindows) else None
+
+    def note_acted_on(self, target: int, start: Addresses, end: Addresses) -> None:
+        """Somebody else acted on this memory (sorted, disjoint): its age starts again.  From any thread."""
+        self._acted_on.append((target, start, end))
+
     def close(self) -> None:
         """Undo what shall not outlast the session, and let go of all targets."""
         try:
@@ -129,12 +151,32 @@ class MonitorLoop:
         try:
             self._windows = self._engines.begin(choice.method, self._watched)
         except HostCannot as problem:
-            if choice.method != "kdamond" or choice.why == ASKED_FOR:
+            if not self._may_leave_kernel(choice):
                 raise
-            self._events.append(f"not by the kernel's DAMON: {problem}")
-            choice = self._chooser.without_kernel(f"the kernel's DAMON cannot be used: {problem}")
+            choice = self._without_kernel(problem)
             self._windows = self._engines.begin(choice.method, self._watched)
         self._choice = choice
+
+    @staticmethod
+    def _may_leave_kernel(choice: Choice) -> bool:
+        return choice.method == "kdamond" and choice.why != ASKED_FOR
+
+    def _without_kernel(self, problem: HostCannot) -> Choice:
+        self._events.append(f"not by the kernel's DAMON: {problem}")
+        return self._chooser.without_kernel(f"the kernel's DAMON cannot be used: {problem}", self._clock.monotonic_s())
+
+    def _leave_kernel(self, problem: HostCannot) -> None:
+        """Go on without the kernel's DAMON, which somebody else has taken away in the middle of a window."""
+        self._collect()
+        if not self._watched:
+            return
+        for report in self._windows.handed_down_reports():
+            if report.total.applied_bytes:
+                done = format_size(report.total.applied_bytes)
+                self._events.append(f'scheme "{report.name}": the kernel had applied it to {done} by then')
+        choice = self._without_kernel(problem)
+        self._events.append(f"{choice.method} from here on, with new ages: {choice.why}")
+        self._begin(choice)
 
     def _review_method(self) -> None:
         choice = self._chooser.next(
@@ -162,6 +204,12 @@ class MonitorLoop:
         for target, reason in self._windows.gone.items():
             self._drop(target, reason)
         self._windows.gone.clear()
+
+    def _take_in_actions(self) -> None:
+        while self._acted_on:
+            target, start, end = self._acted_on.popleft()
+            if target in self._watched:
+                self._windows.reset_age(target, start, end)
 
     def _labels(self) -> dict[int, tuple[str, ...]]:
         return {target: one.info.labels for target, one in self._watched.items()}

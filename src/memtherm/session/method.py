@@ -72,10 +72,10 @@ class MethodChooser:
             return self._without_census(self._no_census)
         return self._tried(room=1.0) or Choice("sampling", "a target went while the cost of a census was tried")
 
-    def without_kernel(self, reason: str) -> Choice:
-        """Another method than the kernel's DAMON, which has turned out not to work."""
+    def without_kernel(self, reason: str, now_s: float) -> Choice:
+        """Another method than the kernel's DAMON, which has turned out not to work, or no longer works."""
         self._no_kernel = reason
-        return self.first(self._retry_at_s - self._retry_s)
+        return self.first(now_s)
 
     def next(self, method: str, *, needed_interval_s: float, now_s: float) -> Choice | None:
         """Another method, or None to go on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -58,11 +58,12 @@ class Session:
         self._stop = stop
         self._ended = False
         self._problem: BaseException | None = None
+        self._listeners: list[Callable[[Report | None], None]] = []
         self._thread = threading.Thread(target=self._run, name="memtherm", daemon=True)
         self._started = False
 
     def __enter__(self) -> Session:
-        self._start()
+        self.start()
         return self
 
     def __exit__(
@@ -72,10 +73,10 @@ class Session:
 
     def reports(self, *, limit: int | None = None) -> Iterator[Report]:
         """Reports as they come, at most `limit`; ends when all targets are gone or the session is closed."""
-        self._start()
+        self.start()
         given = 0
         while limit is None or given < limit:
-            report = self._next()
+            report = self._next(wait=True)
             if report is None:
                 return
             given += 1
@@ -85,6 +86,29 @@ class Session:
         """Only the snapshots of `reports`."""
         for report in self.reports(limit=limit):
             yield report.snapshot
+
+    def take_waiting(self) -> Report | None:
+        """The report that has waited longest, or None where none waits; raises an error of the watching thread."""
+        return self._next(wait=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more reports will come; some may still wait."""
+        return self._ended
+
+    def listen(self, listener: Callable[[Report | None], None]) -> Callable[[], None]:
+        """Have this called with each report, and with None at the end, in the thread that watches: it must be quick.
+
+        Returns what ends it.
+        """
+        with self._changed:
+            self._listeners = [*self._listeners, listener]
+
+        def leave() -> None:
+            with self._changed:
+                self._listeners = [one for one in self._listeners if one is not listener]
+
+        return leave
 
     def replace_schemes(self, schemes: Iterable[Scheme]) -> None:
         """From the next window on let these schemes act instead.
@@ -123,14 +147,18 @@ class Session:
         return self._loop.all_gone
 
     def close(self) -> None:
-        """Stop watching and give up what is held on the targets.  May be called more than once."""
-        self._stop.set()
-        if self._started:
-            self._thread.join()
-        else:
-            self._release()
+        """Stop watching and give up what is held on the targets.  May be called more than once.
 
-    def _start(self) -> None:
+        Waits for the watching thread; called in it, as by a finalizer, it lets that end by itself.
+        """
+        self._stop.set()
+        if not self._started:
+            self._release()
+        elif threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def start(self) -> None:
+        """What `with` does at its beginning, where `close` is called by hand."""
         if not self._started:
             self._started = True
             self._thread.start()
@@ -152,6 +180,7 @@ class Session:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+            self._tell_listeners(None)
 
     def _release(self) -> None:
         try:
@@ -166,10 +195,16 @@ class Session:
                 self._waiting.popleft()
                 self._nr_lost += 1
             self._changed.notify_all()
+        self._tell_listeners(report)
 
-    def _next(self) -> Report | None:
+    def _tell_listeners(self, report: Report | None) -> None:
+        for listener in self._listeners:
+            listener(report)
+
+    def _next(self, *, wait: bool) -> Report | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
+            if wait:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
             if self._waiting:
                 report, lost = self._waiting.popleft(), self._nr_lost
                 self._nr_lost = 0
@@ -177,7 +212,11 @@ class Session:
                     told = f"{lost} reports were lost: the reader is slower than the windows"
                     report = replace(report, events=(*report.events, told))
                 return report
-            if self._problem is not None:
-                problem, self._problem = self._problem, None
-                raise problem
-            return None
+        self.raise_problem()
+        return None
+
+    def raise_problem(self) -> None:
+        """Raise an error of the watching thread, if there was one that nobody was told of."""
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem

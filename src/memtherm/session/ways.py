@@ -20,6 +20,7 @@ from memtherm.probe.canary import CensusAsProbe, check_probe
 from memtherm.probe.choose import WRITES_ONLY, choose_probe, rank_probes
 from memtherm.probe.smaps import SmapsProbe
 from memtherm.probe.softdirty import SoftDirtyProbe
+from memtherm.session.method import ASKED_FOR
 from memtherm.session.scheme_check import refuse_unsafe, refuse_unseen
 from memtherm.units import format_time
 
@@ -78,14 +79,14 @@ def choose_way(
         )
     if attributes.method == "smaps" and wanted not in ("auto", "smaps"):
         raise InvalidInput(f"method smaps by the {wanted} probe", hint="leave --probe out, or use --method sampling")
-    needs_kernel = _needs_kernel(attributes.method, selectors)
-    state = KdamondSlots().look() if needs_kernel or (attributes.method == "auto" and wanted == "auto") else None
+    kernel_reason = needs_kernel(attributes.method, selectors)
+    state = KdamondSlots().look() if kernel_reason or (attributes.method == "auto" and wanted == "auto") else None
     no_kernel = "a probe was asked for" if state is None else "" if state.is_usable else state.sentence
     refuse_unsafe(policy.schemes, guard=policy.guard, apply=apply, by_kernel=not no_kernel)
-    if needs_kernel:
+    if kernel_reason:
         assert state is not None
         state.require_usable()
-        return Way(method="kdamond", reasons=(f"watching by the kernel's DAMON: {needs_kernel}",))
+        return Way(method="kdamond", reasons=(f"watching by the kernel's DAMON: {kernel_reason}",))
     refuse_unseen(policy.schemes, probe=wanted)
     probe, reasons = choose_probe(
         rank_probes(probe_host()),
@@ -107,18 +108,18 @@ def choose_way(
     )
 
 
-def _needs_kernel(method: str, selectors: Sequence[TargetSelector]) -> str:
+def needs_kernel(method: str, selectors: Sequence[TargetSelector]) -> str:
     """Why nothing but the kernel's DAMON will do, or an empty text.
 
     Raises InvalidInput for targets that do not go together, or with the method.
     """
     needs = ""
     if any(one.physical for one in selectors):
-        needs = "only it sees physical memory"
+        needs = "only the kernel's DAMON sees physical memory"
         if not all(one.physical for one in selectors):
             raise InvalidInput("both physical memory and processes", hint="watch them by two commands")
     elif any(one.ranges for one in selectors):
-        needs = "only it keeps to given addresses"
+        needs = "only the kernel's DAMON keeps to given addresses"
         if not all(one.ranges for one in selectors):
             raise InvalidInput(
                 "some targets have ranges of addresses, others not", hint="give ranges to all, or to none"
@@ -127,7 +128,7 @@ def _needs_kernel(method: str, selectors: Sequence[TargetSelector]) -> str:
         raise InvalidInput(
             f"method {method} for such a target: {needs}", hint="leave the method to auto, or use kdamond"
         )
-    return needs or ("asked for" if method == "kdamond" else "")
+    return needs or (ASKED_FOR if method == "kdamond" else "")
 
 
 def _kernel_purpose(policy: Policy, *, apply: bool) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from memtherm.errors import HostCannot
+from memtherm.errors import HostCannot, TargetGone
 from memtherm.kdamond.aggregated import AggregatedStream, KernelWindow
 from memtherm.kdamond.control import RunningKdamond
 from memtherm.kdamond.parameters import KernelScheme
-from memtherm.kdamond.tree import CommandCanceled
+from memtherm.kdamond.tree import OwnershipLost
 from memtherm.kdamond.tried import snapshot_schemes, tried_window
 
 
@@ -52,13 +52,18 @@ class AskedWindows:
         return snapshot_schemes(nr_targets)
 
     def read(self) -> list[KernelWindow]:
-        """One window, once an interval; waits for it, and has none while the kernel rests or is busy."""
+        """One window, once an interval; waits for it, and has none while the kernel rests, is busy, or has ended.
+
+        Raises OwnershipLost.
+        """
         if time.monotonic() < self._due_s or not self._nr_targets:
             return []
         try:
             window = tried_window(self._kdamond, range(self._nr_targets))
-        except (CommandCanceled, HostCannot):
-            return []
+        except OwnershipLost:
+            raise
+        except (TargetGone, HostCannot):
+            return []  # whoever waits for windows asks whether the kdamond still runs
         self._due_s = time.monotonic() + self._interval_s
         return [window]
 
