@@ -7,6 +7,7 @@ Layers, each importing only what stands before it (tests/repo/test_layers.py hol
     probe   act   kdamond      see  ·  act  ·  the kernel's own DAMON
     policy  record             text ↔ values  ·  files of what was seen
     session                    joins them: thread, clock, lifetime
+    arrays                     memory of the own process: watch an array, and act on it
     views   plot               snapshots → numbers for people (imports core alone)  ·  pictures
     cli                        the commands: the only place that prints and exits
 """
@@ -14,6 +15,8 @@ Layers, each importing only what stands before it (tests/repo/test_layers.py hol
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memtherm.arrays.allocate import allocate
+    from memtherm.arrays.watched import WatchedArray, watch
     from memtherm.core.attributes import MonitoringAttributes
     from memtherm.core.filters import Filter, FilterKind
     from memtherm.core.goals import Goal, GoalMetric, Tuner
@@ -96,8 +99,10 @@ _HOMES = {
     "TargetInfo": "memtherm.core.snapshot",
     "TargetSelector": "memtherm.policy.values",
     "Tuner": "memtherm.core.goals",
+    "WatchedArray": "memtherm.arrays.watched",
     "Watermarks": "memtherm.core.watermarks",
     "Weights": "memtherm.core.quota",
+    "allocate": "memtherm.arrays.allocate",
     "heat": "memtherm.views.heatmap",
     "heat_map": "memtherm.views.heatmap",
     "json_schema": "memtherm.policy.reference",
@@ -107,6 +112,7 @@ _HOMES = {
     "parse_scheme_line": "memtherm.policy.scheme_line",
     "probe_host": "memtherm.linux.facts",
     "record_session": "memtherm.session.recording",
+    "watch": "memtherm.arrays.watched",
 }
 
 __all__ = [
@@ -151,8 +157,10 @@ __all__ = [
     "TargetInfo",
     "TargetSelector",
     "Tuner",
+    "WatchedArray",
     "Watermarks",
     "Weights",
+    "allocate",
     "heat",
     "heat_map",
     "json_schema",
@@ -162,6 +170,7 @@ __all__ = [
     "parse_scheme_line",
     "probe_host",
     "record_session",
+    "watch",
 ]
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT = {  # room -> the other rooms that it may import
     "views": BASE | {"core"},
     "plot": BASE | {"core", "views"},
     "session": BASE | {"core", "linux", "probe", "act", "kdamond", "record", "policy"},
+    "arrays": BASE | {"core", "linux", "probe", "act", "policy", "session"},
     "testing": BASE | {"core"},
     "cli": BASE | {"core", "linux", "probe", "act", "kdamond", "record", "policy", "views", "plot", "session"},
 }

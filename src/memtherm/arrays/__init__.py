@@ -1,0 +1,1 @@
+"""Arrays of this process: watch their memory, and act on it, as an ordinary user."""
