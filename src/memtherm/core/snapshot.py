@@ -82,7 +82,7 @@ class Conditions:
         why: why this method.
         probe: the way accesses were seen.
         clearing: how accessed bits were cleared: `cold`, `clear_refs`, `protect` (an access faults once), or `none`.
-        grain: `page`, or `mapping` where the probe gives one answer a mapping.
+        grain: `page`; `part` or `mapping` where the probe gives one answer for so much.
         sampling_interval_s, aggregation_interval_s: as used, after any stretching.
         samples: looks behind each access rate.
         late_samples: looks that came more than one sampling interval late.

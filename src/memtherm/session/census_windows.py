@@ -146,7 +146,8 @@ class CensusWindows(Windows[CensusProbe]):
             method=self.method,
             probe=joined_names({target: probe.name for target, probe in self._probes.items()}),
             clearing=joined_names({target: probe.clearing for target, probe in self._probes.items()}),
-            grain="page",
+            # Of own memory a probe may see parts only (probe/own/parts.py).
+            grain=joined_names({target: getattr(probe, "grain", "page") for target, probe in self._probes.items()}),
             sampling_interval_s=self._interval_s,
             aggregation_interval_s=self._window_s,
             samples=self._nr_looks,
