@@ -117,6 +117,21 @@ def test_policies_go_both_ways(tmp_path: Path) -> None:
     assert 'action = "pageout"' in (tmp_path / "lines.toml").read_text()
 
 
+def test_what_a_policy_has_no_place_for_is_noted(tmp_path: Path) -> None:
+    source = tmp_path / "kdamonds.json"
+    context = {"ops": "vaddr", "targets": [{"pid": 1}], "schemes": [{"action": "stat"}], "pause": False}
+    source.write_text(json.dumps({"kdamonds": [{"state": "on", "refresh_ms": 100, "contexts": [context]}]}))
+    assert converted(source, tmp_path / "a.toml") == [
+        "left out: kdamonds 1: refresh_ms ('100'): memtherm asks for results when it needs them",
+        "results are left out: state",
+    ]
+    context["pause"] = True
+    source.write_text(json.dumps({"kdamonds": [{"contexts": [context]}]}))
+    result = convert(source, tmp_path / "b.toml")
+    assert result.exit_code == 2
+    assert "pause: is not supported" in result.stderr
+
+
 def test_what_damo_cannot_do_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text(POLICY + "max_nr_snapshots = 5\n")
     result = convert(tmp_path / "policy.toml", tmp_path / "kdamonds.json")
@@ -183,7 +198,8 @@ def test_a_full_disk_is_told_in_a_line(tmp_path: Path, record: Path) -> None:
         (b"hello, world", "a.csv", "of no format that memtherm reads"),
         (b"\0\1\2", "a.csv", "of no format that memtherm reads"),
         (b"PERFILE2 and more", "a.csv", "raw data of perf, which memtherm does not read"),
-        (b"PAR1...", "a.csv", "Parquet, which memtherm does not read"),
+        (b"PAR1...", "a.memtherm", "a table (Parquet), and a table cannot be converted back"),
+        (b"xylophone", "a.csv", "of no format that memtherm reads"),
         (b"x\x9c...", "a.csv", "damaged"),
         (b'[{"target_id": 0, "snapshots": [', "a.csv", "cut short"),
         (POLICY.encode(), "a.csv", "is a policy, and csv is a format of a record"),
@@ -203,6 +219,14 @@ def test_what_cannot_be_converted_is_refused_in_a_line(
     assert what in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_table_cannot_be_converted_back_and_what_can_be_read_is_told(tmp_path: Path, record: Path, name: str) -> None:
+    converted(record, tmp_path / name)
+    for result in (convert(tmp_path / name, tmp_path / "back.memtherm"), forked("report", "wss", str(tmp_path / name))):
+        assert_refused(result, 2, f"{name}: a table (", "cannot be converted back", "json_compressed, json and perf_")
+    assert not (tmp_path / "back.memtherm").exists()
 
 
 def test_filters_and_a_policy_do_not_go_together(tmp_path: Path) -> None:

@@ -158,6 +158,21 @@ def test_what_cannot_be_meant_is_one_clear_line(words: tuple[str, ...], texts: t
     assert_refused(report("wss", record, *words), 2, *texts)
 
 
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (("wss", "--min-rate", "5"), ("--min-rate '5' is not a percentage", "5%")),
+        (("wss", "--min-rate", "500%"), ("--min-rate", "more than 100 %")),
+        (("mappings", "--hot", "x"), ("--hot 'x' is not a percentage",)),
+        (("diff", "--tolerance", "0.1"), ("--tolerance '0.1' is not a percentage",)),
+    ],
+)
+def test_a_wrong_number_is_told_with_the_name_of_its_option(
+    words: tuple[str, ...], texts: tuple[str, ...], record: Path
+) -> None:
+    assert_refused(report(words[0], *([record] * (words[0] == "diff")), record, *words[1:]), 2, *texts)
+
+
 @pytest.mark.parametrize("kind", ["heatmap", "wss", "regions", "mappings", "distribution", "schemes", "html"])
 def test_no_file_and_a_foreign_one(kind: str, tmp_path: Path) -> None:
     assert_refused(report(kind, tmp_path / "none"), 2, "none: No such file")

@@ -2,16 +2,23 @@
 
 import gzip
 import json
+import shlex
 import subprocess
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from memtherm.errors import InvalidInput, NotSupported
 from memtherm.record import frames
+from memtherm.record.damo_trace import write_damo_trace
 from memtherm.record.frames import ENVELOPE_BYTES, SIDE_OPTIONS, compress
 from memtherm.record.reader import open_record
+from memtherm.record.write_damo_json import write_damo_json
+from record.damo_scene import run, written
+from support.command import forked
 from support.records import sampled_reports, write_record
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -45,6 +52,8 @@ def arrow_stream() -> bytes:
         (zlib.compress(bytes(range(200))), "is no record of memtherm, or damaged from its first bytes on"),
         (arrow_stream(), "is an Arrow stream"),
         (b"ARROW1\0\0" * 20, "is an Arrow file"),
+        (b"PAR1" * 20, "a table (Parquet), and a table cannot be converted back"),
+        (b"\x17\x08\x44tracing" * 20, "raw data of trace-cmd, which memtherm does not read"),
         (b"hello", "is no record of memtherm"),
         (bytes(500), "is no record of memtherm"),
         (b"\x5d\x2a\x4d\x18\4\0\0\0\0\0\0\0" * 20, "is no record of memtherm"),
@@ -54,6 +63,28 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes, message: str)
     path = tmp_path / "file"
     path.write_bytes(content)
     assert message in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "what"),
+    [
+        ("damon.data", write_damo_json, "is a record of damo (json_compressed)"),
+        ("my damon.json", partial(write_damo_json, compressed=False), "is a record of damo (json)"),
+        ("trace", write_damo_trace, "is a trace of DAMON as text (perf_script)"),
+    ],
+)
+def test_files_of_damo_are_told_with_the_command_that_converts_them(
+    tmp_path: Path, name: str, write: Callable[..., None], what: str
+) -> None:
+    path = written(tmp_path / name, run(windows=3), write)
+    with pytest.raises(InvalidInput) as caught:
+        open_record(path)
+    assert caught.value.message == f"{path} {what}, and no record of memtherm"
+    before, command = caught.value.hint.split(": memtherm ")
+    assert before == "convert it first"
+    assert forked(*shlex.split(command)).exit_code == 0
+    with open_record(path.with_suffix(".memtherm")) as record:
+        assert record.nr_snapshots == 3
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtherm.core.selection import Selection
 from memtherm.errors import InvalidInput
-from memtherm.views.distribution import distribution
+from memtherm.views.distribution import distribution, distributions
 from memtherm.views.weighted import WeightedValues
 from support.history import ListHistory
 from views.scene import LOOKS, PAGE, TARGETS, WINDOW_S, report, run, runs
@@ -105,3 +106,19 @@ def test_windows_of_unknown_length_count_alike() -> None:
     reports = [report(index, [(0, 0, pages, 20, 0.0)], window_s=0.0) for index, pages in enumerate((1, 3))]
     found = distribution(ListHistory(all_reports=reports, of_targets=TARGETS))
     assert found.watched_bytes == pytest.approx(2 * PAGE)
+
+
+@settings(deadline=None)
+@given(runs())
+def test_distributions_of_targets_in_one_pass_are_those_of_each_alone(history: ListHistory) -> None:
+    found = distributions(history, (None, 0, 1))
+    assert repr(found[None]) == repr(distribution(history))
+    for target in (0, 1):
+        own = Selection(targets=frozenset({target}))
+        if target in found:
+            alone = distribution(history, selection=own)
+            assert found[target].watched_bytes == pytest.approx(alone.watched_bytes)
+            assert found[target].idle_log.size_bytes == pytest.approx(alone.idle_log.size_bytes)
+            assert found[target].temperature.values == pytest.approx(alone.temperature.values)
+        else:
+            assert not any(len(rows.regions) for rows in history.rows(own))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memtherm.core.pattern import AccessPattern, Bounds
 from memtherm.core.selection import Selection
 from memtherm.errors import InvalidInput
-from memtherm.views.heatmap import HeatMap, heat, heat_map
+from memtherm.views.heatmap import HeatMap, heat, heat_map, heat_maps_of_targets
 from support.history import ListHistory
 from views.scene import BEGIN_S, LOOKS, PAGE, WINDOW_S, mappings_of, report, run, runs
 
@@ -223,3 +223,18 @@ def test_short_windows_have_columns_of_their_own_wherever_they_are(is_short_firs
     assert not np.isnan(found.heat).any()
     short = found.heat[0, :20] if is_short_first else found.heat[0, -20:]
     assert np.abs(np.diff(short)) == pytest.approx(1.0, abs=1e-3)
+
+
+@settings(deadline=None)
+@given(runs())
+def test_maps_of_several_targets_in_one_pass_are_those_of_each_alone(history: ListHistory) -> None:
+    found = heat_maps_of_targets(history, (0, 1), rows=8, columns=4, ages=True)
+    for target in (0, 1):
+        own = Selection(targets=frozenset({target}))
+        if not any(len(rows.regions) for rows in history.rows(own)):
+            assert target not in found
+            continue
+        alone = heat_map(history, selection=own, rows=8, columns=4, whole=True, ages=True)
+        assert found[target].ranges == alone.ranges
+        for name in ("heat", "watched", "age_s", "time_s"):
+            np.testing.assert_allclose(getattr(found[target], name), getattr(alone, name), rtol=1e-9, atol=1e-12)

@@ -156,10 +156,70 @@ def changes(one: MappingDifference) -> tuple[float, ...]:
     return tuple(round(size / PAGE, 6) for size in sizes)
 
 
-def test_the_same_is_no_difference_though_addresses_and_places_are_others() -> None:
+def test_the_same_is_no_difference_though_addresses_are_others() -> None:
     before: list[Row] = [(0, 0, 10, 20, 0.0), (0, 10, 100, 0, 0.0)]
     assert changes(compare(before, before, at=5000)) == (0, 0, 0, 0)
-    assert changes(compare(before, [(0, 0, 90, 0, 0.0), (0, 90, 100, 20, 0.0)], at=7)) == (0, 0, 0, 0)
+
+
+def test_heat_that_moved_within_a_mapping_is_a_difference() -> None:
+    before: list[Row] = [(0, 0, 10, 20, 0.0), (0, 10, 100, 0, 0.0)]
+    assert changes(compare(before, [(0, 0, 90, 0, 0.0), (0, 90, 100, 20, 0.0)], at=7)) == (10, 10, 0, 0)
+
+
+def test_a_part_of_a_file_is_compared_with_the_same_part_wherever_it_is_mapped() -> None:
+    """In the one run the file in two pieces, in the other its second half alone, below."""
+    whole = mappings_of(0, (0, 10, "/data/file"), (50, 60, "/data/file"))
+    whole = replace(whole, offset=np.array([0, 10 * PAGE], np.uint64))
+    half = mappings_of(0, (7, 17, "/data/file"))
+    half = replace(half, offset=np.array([10 * PAGE], np.uint64))
+    first = run([(0, 0, 10, 20, 0.0), (0, 50, 60, 0, 0.0)], mappings=(whole,))
+    second = run([(0, 7, 9, 20, 0.0), (0, 9, 17, 0, 0.0)], mappings=(half,))
+    (found,) = difference(first, second).mappings
+    assert changes(found) == (2, 0, 0, 10)
+    (back,) = difference(second, first).mappings
+    assert changes(back) == (0, 2, 10, 0)
+
+
+def test_heaps_are_compared_from_their_begin_and_stacks_from_their_end() -> None:
+    first = run(
+        [(0, 10, 12, 20, 0.0), (0, 12, 20, 0, 0.0), (0, 90, 98, 0, 0.0), (0, 98, 100, 20, 0.0)],
+        mappings=(mappings_of(0, (10, 20, "[heap]"), (90, 100, "[stack]")),),
+    )
+    second = run(
+        [(0, 40, 42, 20, 0.0), (0, 42, 60, 0, 0.0), (0, 80, 97, 0, 0.0), (0, 97, 99, 20, 0.0)],
+        mappings=(mappings_of(0, (40, 60, "[heap]"), (80, 99, "[stack]")),),
+    )
+    found = {one.name: changes(one) for one in difference(first, second).mappings}
+    assert found == {"heap": (0, 0, 10, 0), "stack": (0, 0, 9, 0)}
+
+
+def test_anonymous_memory_is_compared_by_address_in_one_process_and_by_rank_in_two() -> None:
+    def of_process(rows: list[Row], start_time_s: float) -> ListHistory:
+        history = run(rows, mappings=(mappings_of(0, (0, 100, "")),))
+        return replace(history, of_targets=(replace(history.targets[0], start_time_s=start_time_s), history.targets[1]))
+
+    before: list[Row] = [(0, 0, 10, 20, 0.0), (0, 10, 100, 0, 0.0)]
+    after: list[Row] = [(0, 0, 90, 0, 0.0), (0, 90, 100, 20, 0.0)]
+    same, other = of_process(after, 5.0), of_process(after, 6.0)
+    (found,) = difference(of_process(before, 5.0), same).mappings
+    assert changes(found) == (10, 10, 0, 0)
+    (found,) = difference(of_process(before, 5.0), other).mappings
+    assert changes(found) == (0, 0, 0, 0)
+
+
+def test_large_mappings_are_compared_in_larger_cells() -> None:
+    pages = 1 << 20
+    table = mappings_of(0, (0, pages, "/data/file"))
+    first = run([(0, 0, pages, 0, 0.0)], mappings=(table,))
+    second = run([(0, 0, pages // 2, 0, 0.0), (0, pages // 2, pages, 10, 0.0)], mappings=(table,))
+    assert changes(difference(first, second).total) == (pages // 2, 0, 0, 0)
+
+
+def test_changes_of_time_count_by_their_means() -> None:
+    tables = (mappings_of(0, (0, 4, "/a")), mappings_of(0, (4, 8, "/a"), time_s=BEGIN_S + WINDOW_S + 0.1))
+    moves = run([(0, 0, 4, 20, 0.0)], [(0, 4, 8, 0, 0.0)], mappings=tables)
+    stays = run([(0, 0, 4, 10, 0.0)], [(0, 0, 4, 10, 0.0)], mappings=tables[:1])
+    assert changes(difference(moves, stays).total) == (0, 0, 0, 0)
 
 
 def test_bytes_that_became_hotter_or_colder() -> None:

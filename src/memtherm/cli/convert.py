@@ -50,11 +50,10 @@ def command(
     if given in OF_POLICIES:
         if words != SelectionWords():
             raise InvalidInput("a policy has no times and no regions to select", hint="leave the filters out")
-        told = convert_policy(source, Path(target), wanted, overwrite=overwrite)
+        for sentence in convert_policy(source, Path(target), wanted, overwrite=overwrite):
+            print(f"memtherm: note: {sentence}", file=sys.stderr)
     else:
-        told = convert_run(source, Path(target), formats=(given, wanted), words=words, overwrite=overwrite)
-    for sentence in told:
-        print(f"memtherm: note: {sentence}", file=sys.stderr)
+        convert_run(source, Path(target), formats=(given, wanted), words=words, overwrite=overwrite)
 
 
 def _format_by_name(target: str) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from memtherm.cli.new_file import new_file
 from memtherm.core.attributes import TUNED
-from memtherm.policy.file import load_policy
+from memtherm.policy.file import load_told
 from memtherm.policy.to_damo import policy_damo
 from memtherm.policy.to_toml import policy_toml
 from memtherm.policy.values import Policy
@@ -17,7 +17,7 @@ def convert_policy(source: str, target: Path, wanted: Format, *, overwrite: bool
     Raises:
         InvalidPolicy, InvalidInput: it is wrong, or cannot be said in that format.
     """
-    policy = load_policy(source)
+    policy, left_out = load_told(source)
     if wanted is Format.KDAMONDS:
         converted = policy_damo(policy, source=source)
         text, told = converted.text, converted.told
@@ -25,7 +25,7 @@ def convert_policy(source: str, target: Path, wanted: Format, *, overwrite: bool
         text, told = policy_toml(policy), _told_of_toml(policy, source)
     with new_file(target, overwrite=overwrite) as path:
         path.write_text(text, encoding="utf-8")
-    return told
+    return left_out + told
 
 
 def _told_of_toml(policy: Policy, source: str) -> tuple[str, ...]:

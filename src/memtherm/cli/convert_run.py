@@ -2,14 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
-from memtherm.cli.new_file import new_file
+from memtherm.cli.new_file import is_regular, new_file
 from memtherm.cli.report.choose import choose
+from memtherm.cli.report.opened import with_record
 from memtherm.cli.report.options import SelectionWords
 from memtherm.cli.report.progress import Progress, Watched
 from memtherm.core.history import History
@@ -22,7 +23,7 @@ from memtherm.record.damo_trace import read_damo_trace, write_damo_trace
 from memtherm.record.formats import TABLES, Format
 from memtherm.record.header import RecordHeader
 from memtherm.record.part import is_being_written
-from memtherm.record.reader import Record, open_record
+from memtherm.record.reader import Record
 from memtherm.record.tables import write_csv, write_json_lines, write_parquet
 from memtherm.record.write_damo_json import write_damo_json
 
@@ -50,8 +51,8 @@ _WRITERS: dict[Format, Callable[..., None]] = {
 
 def convert_run(
     source: str, target: Path, *, formats: tuple[Format, Format], words: SelectionWords, overwrite: bool
-) -> tuple[str, ...]:
-    """Write what is selected of a record in another format; what is not in it, in sentences.
+) -> None:
+    """Write what is selected of a record in another format, and say what is not in it.
 
     Raises:
         InvalidInput: it cannot be read, nothing of it is selected, or the target may not be written.
@@ -59,29 +60,31 @@ def convert_run(
     given, wanted = formats
     if wanted is Format.MEMTHERM and target.exists() and is_being_written(target):
         raise InvalidInput(f"{target} is being written by another memtherm", hint="give another name")
-    with _opened(source, given) as history, closing(Progress()) as progress:
-        selection = choose(history, words)
-        watched = Watched(history, progress)
-        with new_file(target, overwrite=overwrite) as path:
-            if wanted is Format.MEMTHERM:
-                write_record(watched, path, _header(history), selection=selection)
-            else:
-                with open(path, "wb") as file:
-                    _WRITERS[wanted](watched, file, selection=selection)
-        return (*_notes(history), *_told(wanted))
 
+    def write(history: Record | DamoHistory) -> None:
+        with closing(Progress()) as progress:
+            selection = choose(history, words)
+            watched = Watched(history, progress)
+            with new_file(target, overwrite=overwrite) as path:
+                if wanted is Format.MEMTHERM:
+                    write_record(watched, path, _header(history), selection=selection)
+                else:
+                    with open(path, "wb") as file:
+                        _WRITERS[wanted](watched, file, selection=selection)
+        for sentence in (*([] if isinstance(history, Record) else history.notes), *_told(wanted)):
+            print(f"memtherm: note: {sentence}", file=sys.stderr)
 
-@contextmanager
-def _opened(source: str, given: Format) -> Iterator[Record | DamoHistory]:
     if given is Format.MEMTHERM:
-        with open_record(source) as record:
-            yield record
-        return
+        with_record(source, write, only_once=not is_regular(target))
+    else:
+        write(_read_damo(source, given))
+
+
+def _read_damo(source: str, given: Format) -> DamoHistory:
     size_bytes = max(1, Path(source).stat().st_size)
     read = read_damo_trace if given is Format.PERF_SCRIPT else read_damo_json
     with closing(Progress()) as progress:
-        history = read(source, on_read=lambda done_bytes: progress.update(done_bytes / size_bytes))
-    yield history
+        return read(source, on_read=lambda done_bytes: progress.update(done_bytes / size_bytes))
 
 
 def _header(history: Record | DamoHistory) -> RecordHeader:
@@ -91,10 +94,6 @@ def _header(history: Record | DamoHistory) -> RecordHeader:
     return RecordHeader(
         memtherm_version=version("memtherm"), created_s=time.time(), command=("memtherm", *sys.argv[1:])
     )
-
-
-def _notes(history: Record | DamoHistory) -> tuple[str, ...]:
-    return history.problems if isinstance(history, Record) else history.notes
 
 
 def _told(wanted: Format) -> tuple[str, ...]:

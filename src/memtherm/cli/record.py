@@ -27,7 +27,7 @@ DEFAULT_RECORD = "record.memtherm"
 )
 @click.option("--duration", "duration_s", type=Time(), help="Stop after this time.")
 @click.option("-n", "--snapshots", "limit", type=click.IntRange(min=1), metavar="N", help="Stop after N snapshots.")
-@click.option("--every", "every_s", type=Time(), default="0s", help="Keep one snapshot each such time.  [default: all]")
+@click.option("--every", "every_s", type=Time(), help="Keep one snapshot each such time.  [default: all]")
 @click.option("--rotate-size", "rotate_bytes", type=Size(), help="Begin a new file when one has this size.")
 @click.option("--rotate-every", "rotate_s", type=Time(), help="Begin a new file after this time.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of the files of a rotation keep the last N.")
@@ -55,6 +55,7 @@ def command(*, path: str, as_json: bool, **options: Any) -> None:
     from memtherm.session.recording import record_session
     from memtherm.session.ways import choose_way
 
+    _check(options)
     words = TargetWords.take(options)
     probe, every_s, limit = options.pop("probe"), options.pop("every_s"), options.pop("limit")
     duration_s = options.pop("duration_s")
@@ -75,7 +76,7 @@ def command(*, path: str, as_json: bool, **options: Any) -> None:
                 print(f"memtherm: {reason}", file=sys.stderr)
             try:
                 reports = reports_until(session, limit=None, duration_s=duration_s)
-                with closing(record_session(session, reports, writer, every_s=every_s, limit=limit)) as written:
+                with closing(record_session(session, reports, writer, every_s=every_s or 0.0, limit=limit)) as written:
                     for report in written:
                         print_events(report.events)
                         summary.count(report)
@@ -87,6 +88,27 @@ def command(*, path: str, as_json: bool, **options: Any) -> None:
                 summary.print(writer.files, as_json=as_json)
         if child is not None:
             sys.exit(exit_status(child, has_ended=session.all_gone))
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raises InvalidInput where an option would make no record, or would do nothing."""
+    from memtherm.errors import InvalidInput
+
+    for option, name, example in (
+        ("--duration", "duration_s", "1min"),
+        ("--every", "every_s", "10s"),
+        ("--rotate-size", "rotate_bytes", "100MiB"),
+        ("--rotate-every", "rotate_s", "1h"),
+    ):
+        if options[name] == 0:
+            raise InvalidInput(
+                f"{option} is 0", hint=f"give more than that, such as {option} {example}, or leave it out"
+            )
+    if options["keep"] is not None and options["rotate_bytes"] is None and options["rotate_s"] is None:
+        raise InvalidInput(
+            "--keep is for the files of a rotation, and there is none",
+            hint="say when to begin a new file: --rotate-size or --rotate-every",
+        )
 
 
 class _Summary:

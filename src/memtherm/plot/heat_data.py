@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from memtherm.core.history import History
 from memtherm.core.selection import Selection
-from memtherm.errors import InvalidInput
 from memtherm.plot.colours import top_rate
 from memtherm.plot.packing import age_codes, halved, packed, printable, rate_codes
 from memtherm.units import PAGE_SIZE
-from memtherm.views.heatmap import HeatMap, heat_map
+from memtherm.views.heatmap import HeatMap, heat_maps_of_targets
 
 COLUMNS = 1440
 _ROWS = 1024
@@ -38,13 +37,8 @@ def heat_maps(
         max_bytes: columns are halved until the packed codes of all maps are within it.
     """
     rows = max(_LEAST_ROWS, _ROWS // max(1, len(targets)))
-    maps = []
-    for target in targets:
-        try:
-            own = replace(selection, targets=frozenset({target}))
-            maps.append((target, heat_map(history, selection=own, rows=rows, columns=COLUMNS, whole=True, ages=True)))
-        except InvalidInput:  # no region of it is selected
-            continue
+    found = heat_maps_of_targets(history, targets, selection=selection, rows=rows, columns=COLUMNS, ages=True)
+    maps = list(found.items())
     if not maps:
         return []
     begin_s = min(float(one.time_s[0]) for _, one in maps)

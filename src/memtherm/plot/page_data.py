@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from memtherm.plot.heat_data import heat_maps
 from memtherm.plot.packing import packed, printable, thinned
 from memtherm.units import format_rate, format_size, format_time
 from memtherm.views.conditions import ConditionsOfRun, Share, conditions_of_run
-from memtherm.views.distribution import Distribution, distribution
+from memtherm.views.distribution import Distribution, distributions
 from memtherm.views.mappings import MappingsHeat, mappings_heat
 from memtherm.views.scheme_history import SchemeHistory, scheme_histories
 from memtherm.views.weighted import Histogram
@@ -51,7 +51,7 @@ class PageFacts:
 
 
 def page_data(history: History, page: PageFacts, *, selection: Selection = EVERYTHING) -> dict[str, Any]:
-    """Everything for the page.  Some passes over the run: two for each target and a few more.
+    """Everything for the page.  Some passes over the run, and no more of them where there are many targets.
 
     Raises:
         InvalidInput: nothing is selected.
@@ -65,7 +65,8 @@ def page_data(history: History, page: PageFacts, *, selection: Selection = EVERY
     heats = heat_maps(history, selection, shown)
     points = _MAX_POINTS // (4 * (len(shown) + 1 + min(len(schemes), _MAX_SCHEMES)))
     parts = [None, *shown] if len(found.targets) > 1 else shown
-    whole = _Whole(history=history, selection=selection, working_set=found, heats=heats, points=points)
+    means = distributions(history, parts, selection=selection)
+    whole = _Whole(history=history, working_set=found, heats=heats, points=points)
     return {
         "title": printable(page.title),
         "subtitle": _subtitle(history, conditions, nr_hidden),
@@ -80,7 +81,7 @@ def page_data(history: History, page: PageFacts, *, selection: Selection = EVERY
         "schemes": [_scheme(one, begin_s, points) for one in schemes[:_MAX_SCHEMES]],
         "heats": heats,
         "mappings": _mappings(mappings, history),
-        "parts": [_part(whole, target) for target in parts],
+        "parts": [_part(whole, target, means[target]) for target in parts],
     }
 
 
@@ -207,16 +208,13 @@ class _Whole:
     """What all parts of the page are made from."""
 
     history: History
-    selection: Selection
     working_set: WorkingSet
     heats: list[dict[str, Any]]
     points: int
 
 
-def _part(whole: _Whole, target: int | None) -> dict[str, Any]:
+def _part(whole: _Whole, target: int | None, found: Distribution) -> dict[str, Any]:
     """Of one target, or of all of them (None)."""
-    selection = whole.selection if target is None else replace(whole.selection, targets=frozenset({target}))
-    found = distribution(whole.history, selection=selection)
     name = f"all {len(whole.working_set.targets)} targets" if target is None else _target_name(whole.history, target)
     return {
         "name": name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -207,12 +208,30 @@ def numbered(path: Path, number: int) -> Path:
 
 def next_number(path: Path) -> int:
     """The number after the last part that is there, of this run or an earlier one."""
-    taken = [
-        int(name)
+    return max(_numbered_files(path), default=0) + 1
+
+
+def other_parts(path: Path, *, part: int, is_continued: bool) -> tuple[Path, ...]:
+    """The other files of a rotated record that are there, in the order of time.
+
+    Args:
+        part, is_continued: what the file says of itself: from 1 up, and whether its writer went on in another.
+    """
+    match = re.fullmatch(r"(.+)-(\d{4,})", path.stem) if is_continued else None
+    newest = path.with_name(match[1] + path.suffix) if match else path
+    files = _numbered_files(newest)
+    # Files of an earlier run have numbers before those of this one.
+    number = int(match[2]) if match else max(files, default=0) + 1
+    found = [files[one] for one in sorted(files) if one > number - part and one != number]
+    return (*found, *([newest] if match and newest.exists() else []))
+
+
+def _numbered_files(path: Path) -> dict[int, Path]:
+    return {
+        int(name): one
         for one in path.parent.glob(f"{_escaped(path.stem)}-*{_escaped(path.suffix)}")
         if (name := one.stem.removeprefix(f"{path.stem}-")).isdecimal()
-    ]
-    return max(taken, default=0) + 1
+    }
 
 
 def _escaped(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from bisect import bisect_left
@@ -18,8 +19,8 @@ from memtherm.core.selection import EVERYTHING, Selection
 from memtherm.core.snapshot import Conditions, Snapshot, TargetInfo
 from memtherm.errors import InvalidInput, NotPermitted
 from memtherm.record import side
-from memtherm.record.columns import Schema
-from memtherm.record.entries import Entries, conditions_of, first_rows, unpack_entries
+from memtherm.record.columns import Schema, schema_message
+from memtherm.record.entries import TEXTS, Entries, conditions_of, first_rows, unpack_entries
 from memtherm.record.frames import Damaged, Kind, decompress
 from memtherm.record.header import RecordHeader, unpack_header
 from memtherm.record.part import is_locked
@@ -35,14 +36,23 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 1 << 16
 _MOST_TEXTS = 1 << 12
 
+# Of what damage took.
+_LOST_TARGET = TargetInfo(pid=0, name="unknown")
+_LOST_TEXTS = dict.fromkeys(TEXTS, "") | {
+    "method": "unknown",
+    "doubts": ("what was said of how this was measured is lost by damage of the record",),
+}
+
 _Thing = TypeVar("_Thing")
 
 
-def open_record(path: Path | str, *, follow: bool = False) -> Record:
+def open_record(path: Path | str, *, follow: bool = False, around_damage: bool = False) -> Record:
     """Open a record for reading.
 
     Args:
         follow: it may still be growing: a torn tail is then no problem.
+        around_damage: read what is whole behind damage, too; `problems` then says what is lost.  Each frame is
+            checked at once, which takes a second for a gigabyte.  Else damage is raised where it is reached.
 
     Raises:
         InvalidInput: no record, one of a newer format, or one whose header is damaged.
@@ -64,7 +74,7 @@ def open_record(path: Path | str, *, follow: bool = False) -> Record:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise InvalidInput(f"{name} is no file", hint="give the file of a record")
-        return Record(name, file, follow=follow)
+        return Record(name, file, follow=follow, around_damage=around_damage)
     except BaseException:
         os.close(file)
         raise
@@ -77,22 +87,28 @@ class Record:
         path, header: of the file.
     """
 
-    def __init__(self, path: Path, file: int, *, follow: bool) -> None:
+    header: RecordHeader
+
+    def __init__(self, path: Path, file: int, *, follow: bool, around_damage: bool = False) -> None:
         self.path = path
         self._file = file
         self._follow = follow
         self._is_open = True
-        self._chain = Chain(path, file)
+        self._chain = Chain(path, file, around=around_damage)
         self._targets: list[TargetInfo] = []
         self._target_frames: list[tuple[Found, list[TargetInfo]]] = []
         self._texts: dict[int, Any] = {}
         self.refresh()
+        if self._chain.lost and not self._chain.frames[Kind.HEADER]:
+            self.header = RecordHeader(memtherm_version="unknown", created_s=self.time_span_s[0])
+            self._schema = Schema(schema_message())
+            return
         if not self._chain.frames[Kind.HEADER]:
             raise InvalidInput(f"{path} ends within its header", hint="its writer was ended before it wrote anything")
         found = self._chain.frames[Kind.HEADER][0]
         with self._chain.damage_at(found):
             body, data = self._chain.body_and_data(found)
-            self.header: RecordHeader = unpack_header(bytes(body))
+            self.header = unpack_header(bytes(body))
             self._schema = Schema(decompress(data))
 
     def __enter__(self) -> Record:
@@ -124,9 +140,17 @@ class Record:
         for found in frames[len(self._target_frames) :]:
             new = self._list(found, side.target)
             first = found.envelope.extra
+            self._add_lost_targets(first)
             self._targets[first : first + len(new)] = new
             self._target_frames.append((found, list(self._targets)))
+        if self._chain.lost and is_new:
+            self._add_lost_targets(self._nr_targets_behind_damage())
         return is_new
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met so far; with `around_damage`, whether there is any."""
+        return self._chain.damage is not None or self._chain.has_met_damage or bool(self._chain.lost)
 
     @property
     def is_complete(self) -> bool:
@@ -147,17 +171,18 @@ class Record:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the record, in sentences; nothing of it concerns what can be read."""
         chain = self._chain
+        lost = chain.sentences()
         if chain.damage is not None:
-            return (chain.damage.message,)
+            return (*lost, chain.damage.message)
         size, end = format_size(chain.torn_bytes), chain.end
         torn = (
             (f"its last {size}, from byte {end} on, are no whole frame and are left out",) if chain.torn_bytes else ()
         )
         if chain.is_complete:
-            return torn
+            return (*lost, *torn)
         if self._follow or is_locked(self._file):
-            return ()
-        return ("the record was not closed: what its writer had not written yet is missing", *torn)
+            return lost
+        return (*lost, "the record was not closed: what its writer had not written yet is missing", *torn)
 
     @property
     def targets(self) -> tuple[TargetInfo, ...]:
@@ -219,18 +244,20 @@ class Record:
 
     def mappings(self, selection: Selection = EVERYTHING) -> Iterator[MappingTable]:
         """Tables that were true within the selected time: the last before it, too.  Raises as `rows` does."""
-        frames = self._chain.frames[Kind.MAPPINGS]
+        tables = self._tables()
         begins: dict[int, int] = {}
-        for index, found in enumerate(frames):
-            if selection.since_s is None or found.envelope.first_s <= selection.since_s:
-                begins.setdefault(found.envelope.extra, index)
+        for index, (target, time_s, _) in enumerate(tables):
+            if selection.since_s is None or time_s <= selection.since_s:
+                begins.setdefault(target, index)
                 if selection.since_s is not None:
-                    begins[found.envelope.extra] = index
-        for index, found in enumerate(frames):
-            target = found.envelope.extra
-            is_late = selection.until_s is not None and found.envelope.first_s > selection.until_s
+                    begins[target] = index
+        for index, (target, time_s, found) in enumerate(tables):
+            is_late = selection.until_s is not None and time_s > selection.until_s
             is_other = selection.targets is not None and target not in selection.targets
             if is_late or is_other or index < begins.get(target, 0):
+                continue
+            if found is None:
+                yield _unknown_mappings(target, time_s)
                 continue
             body = self._chain.body(found)
             with self._chain.damage_at(found):
@@ -266,6 +293,38 @@ class Record:
 
         return table(self, selection)
 
+    def _tables(self) -> list[tuple[int, float, Found | None]]:
+        """Target, time and frame of each table; none where the one that was true may be lost."""
+        chain = self._chain
+        at = [
+            (found.offset, found.envelope.extra, found.envelope.first_s, found) for found in chain.frames[Kind.MAPPINGS]
+        ]
+        unknown = [
+            (lost.offset, target, math.nextafter(lost.after_s, math.inf), None)
+            for lost in chain.lost
+            if lost.may_hold(Kind.MAPPINGS)
+            for target in sorted({extra for offset, extra, *_ in at if offset < lost.offset})
+            if lost.target in (None, target)
+        ]
+        in_order = sorted([*at, *unknown], key=lambda one: one[:2])
+        return [(target, time_s, found) for _, target, time_s, found in in_order]
+
+    def _nr_targets_behind_damage(self) -> int:
+        """How many the snapshots have that were written since something was lost."""
+        most = 0
+        for found in self._chain.frames[Kind.SNAPSHOTS]:
+            if found.offset >= self._chain.lost[0].end:
+                body = self._chain.body(found)
+                with self._chain.damage_at(found):
+                    entries = unpack_entries(body, count=found.envelope.count, rows=found.envelope.extra)
+                most = max(most, int(entries["targets"].max(initial=0)))
+        return most
+
+    def _add_lost_targets(self, count: int) -> None:
+        """Where what was said of targets is lost, they are there without a name."""
+        while self._chain.lost and len(self._targets) < count:
+            self._targets.append(_LOST_TARGET)
+
     def _events(self, selection: Selection) -> Iterator[tuple[Event, bool]]:
         for one, is_of_window in self._lists(Kind.EVENTS, side.event, selection):
             if selection.has_time(one.time_s, one.time_s):
@@ -296,7 +355,11 @@ class Record:
     def _check_end(self, selection: Selection) -> None:
         """Raise where the record goes on within the selected time, and cannot be read."""
         chain = self._chain
-        if chain.damage is not None and (selection.until_s is None or selection.until_s > chain.last_s + TIME_STEP_S):
+        if (
+            chain.damage is not None
+            and not chain.around
+            and (selection.until_s is None or selection.until_s > chain.last_s + TIME_STEP_S)
+        ):
             raise chain.damage
 
     def _read(self, group: Sequence[Found]) -> tuple[SnapshotRows, Entries]:
@@ -339,7 +402,9 @@ class Record:
             texts = self._text(int(entry["texts"]))
             conditions = conditions_of(entry, texts)
         part = slice(int(rows.first_row[index]), int(rows.first_row[index + 1]))
-        targets = self._targets_at(found)[: int(entry["targets"])]
+        known = self._targets_at(found)
+        # What follows those that were known is other than lost only where something is.
+        targets = (*known, *self._targets[len(known) :])[: int(entry["targets"])]
         return Snapshot(float(rows.time_s[index]), targets, rows.regions.take(part), conditions)
 
     def _targets_at(self, found: Found) -> tuple[TargetInfo, ...]:
@@ -349,17 +414,22 @@ class Record:
 
     def _text(self, number: int) -> Any:
         """Raises Damaged: there is none."""
-        if number not in self._texts:
-            frames = self._chain.frames[Kind.TEXTS]
-            index = bisect_left(frames, number + 1, key=lambda one: one.envelope.extra) - 1
-            if index < 0:
+        if number not in self._texts and not self._read_texts(number):
+            if not self._chain.lost:
                 raise Damaged("the texts of a snapshot are missing")
-            if len(self._texts) > _MOST_TEXTS:
-                self._texts.clear()
-            self._texts.update(enumerate(self._list(frames[index], dict), frames[index].envelope.extra))
-            if number not in self._texts:
-                raise Damaged("the texts of a snapshot are missing")
+            return _LOST_TEXTS
         return self._texts[number]
+
+    def _read_texts(self, number: int) -> bool:
+        """Whether the record has them."""
+        frames = self._chain.frames[Kind.TEXTS]
+        index = bisect_left(frames, number + 1, key=lambda one: one.envelope.extra) - 1
+        if index < 0:
+            return False
+        if len(self._texts) > _MOST_TEXTS:
+            self._texts.clear()
+        self._texts.update(enumerate(self._list(frames[index], dict), frames[index].envelope.extra))
+        return number in self._texts
 
 
 class _Ahead:
@@ -377,6 +447,11 @@ class _Ahead:
                 taken.append(self._next)
             self._next = next(self._things, None)
         return taken
+
+
+def _unknown_mappings(target: int, time_s: float) -> MappingTable:
+    none = np.zeros(0, np.uint64)
+    return MappingTable(time_s, target, none, none, none, (), ())
 
 
 def _groups(frames: Iterator[Found]) -> Iterator[list[Found]]:

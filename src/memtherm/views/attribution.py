@@ -65,7 +65,7 @@ def attribute(
         InvalidInput: nothing is selected.
     """
     tally = _Tally(len(history.targets), class_rates)
-    tables = _TablesInTime(history.mappings(selection), selection)
+    tables = TablesInTime(history.mappings(selection), selection)
     for batch in batches(history, selection):
         for part in tables.split(batch):
             tally.add(part, *tables.axis())
@@ -89,7 +89,7 @@ class _Tally:
             self._flush()
             self._axis, self._paths = axis, paths
             self._of_axis = np.zeros((len(self._class_rates) + 4, axis.nr_rows))
-        window_s = _window_of_targets(rows, len(self._watched_s))
+        window_s = window_of_targets(rows, len(self._watched_s))
         self._watched_s += window_s
         self.window_s += float(rows.window_s.sum())
         regions = rows.regions
@@ -162,7 +162,7 @@ class _Tally:
         return found
 
 
-def _window_of_targets(rows: SnapshotRows, nr_targets: int) -> Floats:
+def window_of_targets(rows: SnapshotRows, nr_targets: int) -> Floats:
     """For each target seconds of the windows in which it has regions."""
     snapshot = np.repeat(np.arange(len(rows)), np.diff(rows.first_row))
     here = np.unique(snapshot * nr_targets + rows.regions.target)
@@ -171,7 +171,7 @@ def _window_of_targets(rows: SnapshotRows, nr_targets: int) -> Floats:
     return seconds
 
 
-class _TablesInTime:
+class TablesInTime:
     """The mapping tables that are true at a time; goes forward with the batches and forgets what is over."""
 
     def __init__(self, tables: Iterator[MappingTable], selection: Selection) -> None:
@@ -180,6 +180,7 @@ class _TablesInTime:
         self._next = next(tables, None)
         self._now: dict[int, MappingTable] = {}
         self._axis: tuple[Axis, list[str]] | None = None
+        self.changes = 0
 
     def split(self, batch: SnapshotRows) -> Iterator[SnapshotRows]:
         """Parts of the batch within which no table changes; `axis` is right for the part that was given last."""
@@ -197,12 +198,17 @@ class _TablesInTime:
         while self._next is not None and (self._next.time_s <= time_s or self._next.target in targets - set(self._now)):
             self._now[self._next.target] = self._next
             self._axis = None
+            self.changes += 1
             self._next = next(self._tables, None)
+
+    def now(self) -> list[MappingTable]:
+        """The tables for the part that was given last, by target; `changes` counts how often they were others."""
+        return [self._now[target] for target in sorted(self._now)]
 
     def axis(self) -> tuple[Axis, list[str]]:
         """Each mapping as a row of its own, and their paths."""
         if self._axis is None:
-            self._axis = _axis_of([self._now[target] for target in sorted(self._now)], self._selection)
+            self._axis = _axis_of(self.now(), self._selection)
         return self._axis
 
 

@@ -13,6 +13,7 @@ from memtherm.core.selection import EVERYTHING, Selection
 from memtherm.errors import InvalidInput
 from memtherm.views.attribution import Attributed, attribute
 from memtherm.views.mappings import ANY_ACCESS
+from memtherm.views.profile import Grid, common_grid, profile
 
 TOLERANCE = 0.05
 ALL = "all"
@@ -27,9 +28,10 @@ class MappingDifference:
         name: last part of the path, or `heap`, `stack`, `anonymous`: addresses differ from run to run.
         before_bytes, after_bytes: watched.
         before_rate, after_rate: mean access rate over them (0..1).
-        hotter_bytes, colder_bytes: bytes whose rate rose or fell by more than the tolerance, where the hottest
-            bytes of the one are compared with the hottest of the other, and so on down: heat that only moved
-            within a mapping is no difference.
+        hotter_bytes, colder_bytes: bytes whose rate rose or fell by more than the tolerance.  They are compared
+            by their place in the mapping, wherever that is mapped: see `views.profile`.  Anonymous memory of
+            different processes has no place: there the hottest bytes of the one are compared with the hottest of
+            the other, and so on down.
         added_bytes, removed_bytes: bytes that only one of them has.
     """
 
@@ -94,16 +96,54 @@ def difference(
     if not 0 <= tolerance <= 1:
         raise InvalidInput(f"a tolerance of {tolerance:g}", hint="it is an access rate, from 0 % to 100 %")
     rates = np.concatenate(([ANY_ACCESS], np.arange(1, _NR_CLASSES) / _NR_CLASSES))
-    sides = [
-        _by_name(attribute(history, selection, class_rates=rates)[0])
-        for history, selection in ((before, before_selection), (after, after_selection))
+    runs, selections = (before, after), (before_selection, after_selection)
+    found = [attribute(run, one, class_rates=rates)[0] for run, one in zip(runs, selections, strict=True)]
+    sides = [_by_name(one) for one in found]
+    changes = _changes_by_place(runs, selections, max(tolerance, 1 / _NR_CLASSES) + 1e-9)
+    # What has no place is compared by rank.
+    ranked = [
+        _by_name(
+            one for one in of_run if one.path is None or changes.grid.key_of(one.path, run.targets[one.target]) is None
+        )
+        for run, of_run in zip(runs, found, strict=True)
     ]
-    mappings = [
-        _compare(name, sides[0].get(name, _NOTHING), sides[1].get(name, _NOTHING), tolerance)
-        for name in sides[0] | sides[1]
-    ]
+    mappings = []
+    for name in sides[0] | sides[1]:
+        rank = _changes_by_rank(ranked[0].get(name, _NOTHING), ranked[1].get(name, _NOTHING), tolerance)
+        pair = sides[0].get(name, _NOTHING), sides[1].get(name, _NOTHING)
+        mappings.append(_compared(name, *pair, rank + changes.of_name.get(name, 0.0)))
     mappings.sort(key=lambda one: (-(one.hotter_bytes + one.colder_bytes), -one.changed_bytes, one.name))
     return Difference(tolerance=tolerance, mappings=tuple(mappings), total=_total(mappings))
+
+
+@dataclass(frozen=True)
+class _ByPlace:
+    """For each name bytes that are hotter, colder, added and removed, of mappings that have places in both."""
+
+    grid: Grid
+    of_name: dict[str, NDArray[np.float64]]
+
+
+def _changes_by_place(runs: tuple[History, History], selections: tuple[Selection, Selection], least: float) -> _ByPlace:
+    grid = common_grid(runs, selections)
+    of_name: dict[str, NDArray[np.float64]] = {}
+    if grid.total_cells == 0:
+        return _ByPlace(grid, of_name)
+    before, after = (profile(run, one, grid=grid) for run, one in zip(runs, selections, strict=True))
+    common = np.minimum(before.size_bytes, after.size_bytes)
+    change = after.access_rate - before.access_rate
+    more = after.size_bytes - before.size_bytes
+    cells = np.vstack(
+        (
+            np.where(change > least, common, 0.0),
+            np.where(change < -least, common, 0.0),
+            np.maximum(0.0, more),
+            np.maximum(0.0, -more),
+        )
+    )
+    for key in grid.first_cell:
+        of_name[key[0]] = of_name.get(key[0], 0.0) + cells[:, grid.cells(key)].sum(axis=1)
+    return _ByPlace(grid, of_name)
 
 
 def _by_name(found: Iterable[Attributed]) -> dict[str, _Side]:
@@ -117,8 +157,15 @@ def _by_name(found: Iterable[Attributed]) -> dict[str, _Side]:
     return sides
 
 
-def _compare(name: str, before: _Side, after: _Side, tolerance: float) -> MappingDifference:
+def _changes_by_rank(before: _Side, after: _Side, tolerance: float) -> NDArray[np.float64]:
+    """Hotter, colder, added and removed bytes, the hottest of the one beside the hottest of the other."""
     hotter, colder = _moved(before.class_bytes, after.class_bytes, tolerance)
+    more = after.size_bytes - before.size_bytes
+    return np.array([hotter, colder, max(0.0, more), max(0.0, -more)])
+
+
+def _compared(name: str, before: _Side, after: _Side, changes: NDArray[np.float64]) -> MappingDifference:
+    hotter, colder, added, removed = changes.tolist()
     return MappingDifference(
         name=name,
         before_bytes=before.size_bytes,
@@ -127,8 +174,8 @@ def _compare(name: str, before: _Side, after: _Side, tolerance: float) -> Mappin
         after_rate=after.access_rate,
         hotter_bytes=hotter,
         colder_bytes=colder,
-        added_bytes=max(0.0, after.size_bytes - before.size_bytes),
-        removed_bytes=max(0.0, before.size_bytes - after.size_bytes),
+        added_bytes=added,
+        removed_bytes=removed,
     )
 
 

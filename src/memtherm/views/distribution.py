@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,40 +82,79 @@ def distribution(
     Raises:
         InvalidInput: nothing is selected; no bin; a percentile that is not from 0 to 100.
     """
+    return distributions(history, (None,), selection=selection, bins=bins, points=points)[None]
+
+
+def distributions(
+    history: History,
+    targets: Sequence[int | None],
+    *,
+    selection: Selection = EVERYTHING,
+    bins: int = NR_BINS,
+    points: tuple[float, ...] = POINTS,
+) -> dict[int | None, Distribution]:
+    """The same of each target alone, and (None) of all together, in one pass over the run.
+
+    Returns:
+        Of those of which something is selected.
+
+    Raises:
+        InvalidInput: as `distribution`.
+    """
     if not 1 <= bins <= MAX_BINS:
         raise InvalidInput(f"a histogram of {bins} bins", hint=f"1 to {MAX_BINS}")
     if any(not 0 <= point <= 100 for point in points):
         raise InvalidInput("a percentile below 0 or above 100", hint="write them like 0,50,99,100")
-    rates, idle, temperature = WeightedValues(), WeightedValues(), WeightedValues()
-    window_s = touched_bytes = peak = 0.0
+    sums = {target: _Sums() for target in targets}
+    own = {target: Selection(targets=frozenset({target})) for target in targets if target is not None}
     for batch in batches(history, selection):
+        for target, of_target in sums.items():
+            part = batch if target is None else own[target].of(batch)
+            of_target.add(part)
+    return {target: one.distribution(bins, points) for target, one in sums.items() if one.nr_regions}
+
+
+class _Sums:
+    """What is gathered from batches; in memory are classes of values, and no regions."""
+
+    def __init__(self) -> None:
+        self._rates, self._idle, self._temperature = WeightedValues(), WeightedValues(), WeightedValues()
+        self.nr_regions = 0
+        self.window_s = self._touched_bytes = self._peak = 0.0
+
+    def add(self, batch: SnapshotRows) -> None:
         regions = batch.regions
+        self.nr_regions += len(regions)
         size = (regions.end - regions.start).astype(np.float64)
-        weight = size * per_row(batch, np.maximum(batch.window_s, _SHORTEST_S))
-        rates.add(regions.access_rate, weight)
-        idle.add(idle_s(batch), weight)
-        temperature.add(temperature_s(batch), weight)
+        window_s = np.maximum(batch.window_s, _SHORTEST_S)
+        weight = size * per_row(batch, window_s)
+        self._rates.add(regions.access_rate, weight)
+        self._idle.add(idle_s(batch), weight)
+        self._temperature.add(temperature_s(batch), weight)
         of_snapshot = _sum_by_snapshot(batch, size * regions.nr_accesses)
-        window_s += float(np.maximum(batch.window_s, _SHORTEST_S).sum())
-        touched_bytes += float(of_snapshot.sum())
-        peak = max(peak, float((of_snapshot / np.maximum(batch.window_s, _SHORTEST_S)).max(initial=0.0)))
-    rate, weight = rates.classes()
-    watched = float(weight.sum())
-    accessed = float(weight[rate > 0].sum())
-    return Distribution(
-        window_s=window_s,
-        watched_bytes=watched / window_s,
-        accessed_bytes=accessed / window_s,
-        access_rate=_above_zero(rates).histogram(np.linspace(0, 1, bins + 1), weight_of_one=window_s),
-        idle=idle.percentiles(points),
-        idle_linear=_above_zero(idle).histogram(_linear_edges(idle, bins), weight_of_one=window_s),
-        idle_log=_above_zero(idle).histogram(_doubling_edges(idle), weight_of_one=window_s),
-        temperature=temperature.percentiles(points),
-        temperature_linear=temperature.histogram(_linear_edges(temperature, bins), weight_of_one=window_s),
-        temperature_log=temperature.histogram(_doubling_edges(temperature), weight_of_one=window_s),
-        bandwidth_bytes_per_s=touched_bytes / window_s,
-        peak_bandwidth_bytes_per_s=peak,
-    )
+        self.window_s += float(window_s.sum())
+        self._touched_bytes += float(of_snapshot.sum())
+        self._peak = max(self._peak, float((of_snapshot / window_s).max(initial=0.0)))
+
+    def distribution(self, bins: int, points: tuple[float, ...]) -> Distribution:
+        rate, weight = self._rates.classes()
+        watched = float(weight.sum())
+        accessed = float(weight[rate > 0].sum())
+        idle, temperature, window_s = self._idle, self._temperature, self.window_s
+        return Distribution(
+            window_s=window_s,
+            watched_bytes=watched / window_s,
+            accessed_bytes=accessed / window_s,
+            access_rate=_above_zero(self._rates).histogram(np.linspace(0, 1, bins + 1), weight_of_one=window_s),
+            idle=idle.percentiles(points),
+            idle_linear=_above_zero(idle).histogram(_linear_edges(idle, bins), weight_of_one=window_s),
+            idle_log=_above_zero(idle).histogram(_doubling_edges(idle), weight_of_one=window_s),
+            temperature=temperature.percentiles(points),
+            temperature_linear=temperature.histogram(_linear_edges(temperature, bins), weight_of_one=window_s),
+            temperature_log=temperature.histogram(_doubling_edges(temperature), weight_of_one=window_s),
+            bandwidth_bytes_per_s=self._touched_bytes / window_s,
+            peak_bandwidth_bytes_per_s=self._peak,
+        )
 
 
 def _sum_by_snapshot(rows: SnapshotRows, values: NDArray[np.float64]) -> NDArray[np.float64]:

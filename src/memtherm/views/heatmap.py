@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,23 +120,88 @@ def heat_map(
         raise InvalidInput(f"a heat map of {rows} × {columns} pixels", hint=f"1 to {MAX_PIXELS} each way")
     if unit not in UNITS:
         raise InvalidInput(f"a heat map in {unit!r}", hint="use rate or hz")
-    is_chosen = selection.start is not None or selection.end is not None
-    stretches, time_s = _survey(history, selection, columns)
-    axis: Axis | None = None
-    while True:
-        axis = choose_axis(stretches, rows=rows, whole=whole, is_chosen=is_chosen, before=axis)
-        sums = _Sums(axis, time_s, unit=unit, ages=ages)
-        footprint = Footprint()
+    sketch = _Sketch(history, selection, rows=rows, columns=columns, whole=whole, unit=unit, ages=ages)
+    while not sketch.is_done:
         for batch in batches(history, selection):
-            runs = runs_of(batch)
-            footprint.add(batch, runs)
-            sums.add(batch, runs)
-        stretches = footprint.stretches()
-        best = choose_axis(stretches, rows=rows, whole=whole, is_chosen=is_chosen, before=axis)
-        if not _misses(stretches, shown=axis, best=best):
-            break
-    ranges = named_ranges(axis, mappings_ever(history.mappings(selection)))
-    return sums.heat_map(ranges, nr_ranges=best.nr_ranges, left_out_bytes=_left_out(stretches, axis))
+            sketch.add(batch)
+        sketch.judge()
+    return sketch.heat_map(history)
+
+
+def heat_maps_of_targets(
+    history: History,
+    targets: Sequence[int],
+    *,
+    selection: Selection = EVERYTHING,
+    rows: int = 40,
+    columns: int = 80,
+    ages: bool = False,
+) -> dict[int, HeatMap]:
+    """A heat map of all watched addresses of each target, in one pass over the run, seldom two.
+
+    Returns:
+        Of those of which a region is selected; see `heat_map`.
+    """
+    sketches = {}
+    for target in targets:
+        own = replace(selection, targets=frozenset({target}))
+        try:
+            sketches[target] = _Sketch(history, own, rows=rows, columns=columns, whole=True, unit="rate", ages=ages)
+        except InvalidInput:  # no region of it is selected
+            continue
+    while left := {target: one for target, one in sketches.items() if not one.is_done}:
+        for batch in batches(history, replace(selection, targets=frozenset(left))):
+            for target, sketch in left.items():
+                sketch.add(Selection(targets=frozenset({target})).of(batch))
+        for sketch in left.values():
+            sketch.judge()
+    return {target: one.heat_map(history) for target, one in sketches.items()}
+
+
+class _Sketch:
+    """A heat map while it is made: what is watched is guessed first, and looked at again where that was wrong.
+
+    Attributes:
+        is_done: the last pass had the right addresses.
+
+    Raises:
+        InvalidInput: nothing is selected.
+    """
+
+    def __init__(
+        self, history: History, selection: Selection, *, rows: int, columns: int, whole: bool, unit: str, ages: bool
+    ) -> None:
+        self._selection = selection
+        is_chosen = selection.start is not None or selection.end is not None
+        self._choose = partial(choose_axis, rows=rows, whole=whole, is_chosen=is_chosen)
+        self._sums_on = partial(_Sums, unit=unit, ages=ages)
+        self.is_done = False
+        self._stretches, self._time_s = _survey(history, selection, columns)
+        self._best = self._choose(self._stretches)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._axis = self._best
+        self._sums = self._sums_on(self._axis, self._time_s)
+        self._footprint = Footprint()
+
+    def add(self, batch: SnapshotRows) -> None:
+        runs = runs_of(batch)
+        self._footprint.add(batch, runs)
+        self._sums.add(batch, runs)
+
+    def judge(self) -> None:
+        """After all of the run: whether another pass is needed; it is begun."""
+        self._stretches = self._footprint.stretches()
+        self._best = self._choose(self._stretches, before=self._axis)
+        self.is_done = not _misses(self._stretches, shown=self._axis, best=self._best)
+        if not self.is_done:
+            self._begin()
+
+    def heat_map(self, history: History) -> HeatMap:
+        ranges = named_ranges(self._axis, mappings_ever(history.mappings(self._selection)))
+        left_out = _left_out(self._stretches, self._axis)
+        return self._sums.heat_map(ranges, nr_ranges=self._best.nr_ranges, left_out_bytes=left_out)
 
 
 def _survey(history: History, selection: Selection, columns: int) -> tuple[Stretches, NDArray[np.float64]]:

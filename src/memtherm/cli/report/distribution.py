@@ -80,7 +80,13 @@ def _lines(found: "Distribution", scene: "Scene", *, doubling: bool) -> list[str
         "all bytes by temperature",
         *_histogram_lines(temperature, scene, _seconds),
         "",
-        *table_lines(("of the bytes", "idle at most", "temperature at most"), rows, left=0),
+        *table_lines(
+            ("of the bytes", "idle at most", "temperature at most"),
+            rows,
+            left=0,
+            width=scene.table_width,
+            spare=("temperature at most",),
+        ),
     ]
 
 
@@ -112,7 +118,7 @@ def _histogram_lines(histogram: "Histogram", scene: "Scene", words: Any) -> list
         )
         for index in range(int(some[0]), int(some[-1]) + 1)
     ]
-    return table_lines(("from", "to", "bytes", ""), rows)
+    return table_lines(("from", "to", "bytes", ""), rows, width=scene.table_width, spare=("",))
 
 
 def _draw(found: "Distribution", picture: "Path", frame: "Frame") -> None:

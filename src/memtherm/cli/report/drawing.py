@@ -19,8 +19,10 @@ _BLOCKS = "·░▒▓█"
 _LETTERS = ".-+*#"
 _NOT_WATCHED = " "
 _MAX_GUTTER = 18
-# Narrower than this the names beside the picture go; those above each range stay.
-_ROOM_FOR_GUTTER = 56
+# Names beside the picture take no more than this share of the terminal.
+_SHARE_OF_GUTTER = 0.25
+# Narrower than this they go; those above each range stay.
+_ROOM_FOR_GUTTER = 32
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,15 @@ def choose_style(colour: bool | None) -> Style:
     return Style(colour, levels)
 
 
+def widest_gutter(width: int) -> int:
+    """The most that `gutter_width` takes of a terminal."""
+    return min(_MAX_GUTTER, int(width * _SHARE_OF_GUTTER)) + 1 if width >= _ROOM_FOR_GUTTER else 0
+
+
 def gutter_width(heat: HeatMap, width: int) -> int:
     """Characters for names beside the picture; 0 where there is no room or there are no names."""
     names = [part.name for shown in heat.ranges for part in shown.parts]
-    if width < _ROOM_FOR_GUTTER or not names:
-        return 0
-    return min(_MAX_GUTTER, max(len(name) for name in names)) + 1
+    return min(widest_gutter(width), max(len(name) for name in names) + 1) if names else 0
 
 
 def top_of(heat: HeatMap) -> float:
@@ -72,7 +77,8 @@ def heat_lines(heat: HeatMap, *, style: Style, width: int, target_names: dict[in
         begin_s: what times are counted from, seconds since the epoch.
     """
     gutter = gutter_width(heat, width)
-    heat = _widened(heat, width - gutter)
+    times = max(1, (width - gutter) // heat.heat.shape[1])
+    heat = _widened(heat, times)
     top = top_of(heat)
     lines: list[str] = []
     above: AxisRange | None = None
@@ -82,15 +88,15 @@ def heat_lines(heat: HeatMap, *, style: Style, width: int, target_names: dict[in
         lines += textwrap.wrap(_range_line(shown, target_names), max(20, width), subsequent_indent="  ")
         lines += _pixel_lines(heat, shown, style=style, gutter=gutter, top=top)
         above = shown
-    legend = legend_lines(heat, style=style, top=top)
+    legend = legend_lines(heat, style=style, top=top, times=times)
     if not style.colour:
         legend = [part for line in legend for part in textwrap.wrap(line, max(20, width), subsequent_indent="  ")]
     return [*lines, *_time_axis(heat, gutter, begin_s), *legend]
 
 
-def _widened(heat: HeatMap, width: int) -> HeatMap:
+def _widened(heat: HeatMap, times: int) -> HeatMap:
+    """Each column so many times."""
     columns = heat.heat.shape[1]
-    times = max(1, width // columns)
     if times == 1:
         return heat
     time_s = np.linspace(heat.time_s[0], heat.time_s[-1], columns * times + 1)
@@ -188,10 +194,11 @@ def _time_axis(heat: HeatMap, gutter: int, begin_s: float) -> list[str]:
     return [" " * gutter + "└" + "─" * max(0, columns - 2) + "┘", line]
 
 
-def legend_lines(heat: HeatMap, *, style: Style, top: float) -> list[str]:
-    """What colours, rows and columns mean."""
+def legend_lines(heat: HeatMap, *, style: Style, top: float, times: int) -> list[str]:
+    """What colours, rows and columns mean; each column is drawn `times` times."""
     rows = (heat.row_end - heat.row_start).astype(np.int64)
-    column_s = float(heat.time_s[-1] - heat.time_s[0]) / heat.heat.shape[1]
+    column_s = times * float(heat.time_s[-1] - heat.time_s[0]) / heat.heat.shape[1]
+    drawn = f", drawn {times} characters wide" if times > 1 else ""
     if style.colour:
         scale = f"{_colour_scale()} up to {_heat_words(heat, top)}"
     else:
@@ -201,7 +208,7 @@ def legend_lines(heat: HeatMap, *, style: Style, top: float) -> list[str]:
         scale = f"{style.levels[0]} no access, {scale}"
     return [
         f"{scale}, blank: not watched",
-        f"a column is {format_time(column_s)}, a row {format_size(float(np.median(rows)))}",
+        f"a column is {format_time(column_s)}{drawn}, a row {format_size(float(np.median(rows)))}",
     ]
 
 

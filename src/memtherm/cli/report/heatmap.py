@@ -21,7 +21,6 @@ _JSON_ROWS, _JSON_COLUMNS = 40, 80
 # Lines of a screen that are not rows of the picture: head, axis, legend, prompt.
 _OTHER_LINES = 9
 _FEWEST_LINES, _MOST_LINES = 8, 60
-_WIDEST_GUTTER = 19
 
 
 @click.command("heatmap", short_help="Time × address: what was hot, when.")
@@ -75,12 +74,15 @@ def _size(options: dict[str, Any], style: "Style", *, for_picture: bool, as_json
     """Rows and columns: as told, else what fits."""
     import shutil
 
+    from memtherm.cli.report.drawing import widest_gutter
+
     rows, columns = _PICTURE_ROWS, _PICTURE_COLUMNS
     if as_json and not for_picture:
         rows, columns = _JSON_ROWS, _JSON_COLUMNS
     elif not for_picture:
         terminal = shutil.get_terminal_size()
-        columns = max(8, min(160, terminal.columns) - (_WIDEST_GUTTER if terminal.columns >= 56 else 0))
+        width = min(160, terminal.columns)
+        columns = max(8, width - widest_gutter(width))
         rows = max(_FEWEST_LINES, min(_MOST_LINES, terminal.lines - _OTHER_LINES)) * style.rows_in_line
     return options["rows"] or rows, options["columns"] or columns
 

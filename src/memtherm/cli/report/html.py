@@ -20,21 +20,24 @@ def command(path: str, *, output: str | None, as_json: bool, title: str | None, 
     from pathlib import Path
 
     from memtherm.cli.report.choose import choose
+    from memtherm.cli.report.opened import others_of, with_record
     from memtherm.cli.report.progress import Progress, Watched
-    from memtherm.cli.report.show import print_problems, writing
+    from memtherm.cli.report.show import writing
     from memtherm.plot.page import write_page
     from memtherm.plot.page_data import PageFacts
-    from memtherm.record.reader import open_record
+    from memtherm.record.reader import Record
     from memtherm.units import format_size
 
     target = Path(output) if output else Path(path).with_suffix(".html")
-    with open_record(path) as record:
-        print_problems(record)
-        selection = choose(record, SelectionWords.take(options))
+    words = SelectionWords.take(options)
+
+    def use(record: Record) -> None:
+        selection = choose(record, words)
         header = record.header
         facts = [("record", path), ("written by", f"memtherm {header.memtherm_version}")]
         facts += [("command", " ".join(header.command))] if header.command else []
         facts += list(header.host.items())
+        facts += [("damage", problem) for problem in record.problems]
         names = ", ".join(dict.fromkeys(one.name for one in record.targets))
         progress = Progress()
         try:
@@ -43,8 +46,11 @@ def command(path: str, *, output: str | None, as_json: bool, title: str | None, 
                 write_page(Watched(record, progress), target, page=page, selection=selection)
         finally:
             progress.close()
-    size_bytes = target.stat().st_size
-    if as_json:
-        print(json.dumps({"record": {"path": path}, "files": [str(target)], "size_bytes": size_bytes}))
-    else:
-        print(f"written: {target}, {format_size(size_bytes)}")
+        size_bytes = target.stat().st_size
+        if as_json:
+            about = {"path": path, "problems": record.problems, "other_files": [str(one) for one in others_of(record)]}
+            print(json.dumps({"record": about, "files": [str(target)], "size_bytes": size_bytes}))
+        else:
+            print(f"written: {target}, {format_size(size_bytes)}")
+
+    with_record(path, use)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from memtherm.views.mappings import MappingsHeat
 
 _MOST_ROWS = 40
+# What goes first where the terminal is narrow.
+_SPARE = ("not watched", "warm", "idle", "rate", "pid")
 
 
 @click.command("mappings", short_help="Which file, heap or stack is hot or cold, with sizes.")
@@ -26,12 +28,12 @@ def command(path: str, **options: Any) -> None:
 
     Mappings of one file are one row.  `not watched` is in no region, or in none that the filters select.
     """
+    from memtherm.cli.report.numbers import parse_rate_of
     from memtherm.cli.report.show import Kind, show
-    from memtherm.policy.bounds import parse_percentage
     from memtherm.views.mappings import mappings_heat
 
     words, output = SelectionWords.take(options), OutputWords.take(options)
-    hot_access_rate = parse_percentage(options["hot"])
+    hot_access_rate = parse_rate_of("--hot", options["hot"])
     limit = options["limit"]
     show(
         path,
@@ -68,7 +70,7 @@ def _lines(found: "MappingsHeat", scene: "Scene", limit: int) -> list[str]:
     lines = [f"hot is {format_rate(found.hot_access_rate)} access rate or more, cold is none; means over time"]
     if not found.has_mappings:
         lines.append("the record knows no mappings: all memory is `unknown`")
-    lines += table_lines(head, rows)
+    lines += table_lines(head, rows, width=scene.table_width, spare=_SPARE)
     if len(found.mappings) > limit:
         lines.append(f"and {len(found.mappings) - limit} more: --limit")
     return lines

@@ -1,9 +1,18 @@
-"""Lists of numbers of the command line."""
+"""Numbers of the command line; what is wrong with one is said with the name of its option."""
 
 from memtherm.errors import InvalidInput
+from memtherm.policy.bounds import parse_percentage
 from memtherm.units import shown
 
 _MOST = 1000
+
+
+def parse_rate_of(option: str, text: str) -> float:
+    """The access rate (0..1) that an option says in percent.  Raises InvalidInput."""
+    try:
+        return parse_percentage(text)
+    except InvalidInput as problem:
+        raise InvalidInput(f"{option} {problem}", hint=problem.hint) from None
 
 
 def parse_points(text: str) -> tuple[float, ...]:

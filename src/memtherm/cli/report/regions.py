@@ -80,7 +80,7 @@ def _lines(table: "RegionTable", scene: "Scene") -> list[str]:
         for row in table.rows
     ]
     lines = [f"{table.nr_regions} regions, {format_size(table.total_bytes)}, {moment}"]
-    lines += table_lines(head, rows)
+    lines += table_lines(head, rows, width=scene.table_width, spare=("temperature", "age", "size"))
     if table.nr_regions > len(table.rows):
         lines.append(f"and {table.nr_regions - len(table.rows)} more: --limit")
     return lines

@@ -86,7 +86,12 @@ def _time_lines(scheme: "SchemeHistory", scene: "Scene") -> list[str]:
         )
         for part, size in zip(parts, applied, strict=True)
     ]
-    return table_lines(("from", "matched", "tried", "applied", "refused", ""), rows)
+    return table_lines(
+        ("from", "matched", "tried", "applied", "refused", ""),
+        rows,
+        width=scene.table_width and scene.table_width - 2,
+        spare=("tried", "", "matched"),
+    )
 
 
 def _plain(scheme: "SchemeHistory") -> dict[str, Any]:

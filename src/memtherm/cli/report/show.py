@@ -1,6 +1,7 @@
 """Opens a record, computes a report and shows it: once, or again and again as the record grows."""
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from memtherm.cli.report.choose import choose
+from memtherm.cli.report.opened import others_of, with_record
 from memtherm.cli.report.options import OutputWords, SelectionWords
-from memtherm.cli.report.plain import clean
+from memtherm.cli.report.plain import clean, wrapped
 from memtherm.cli.report.progress import Progress, Watched
 from memtherm.core.history import History
 from memtherm.core.selection import Selection
 from memtherm.core.snapshot import TargetInfo
 from memtherm.errors import InvalidInput
-from memtherm.record.reader import Record, open_record
+from memtherm.record.reader import Record
 from memtherm.units import format_time
 from memtherm.views.summary import Summary, summary
 
@@ -45,6 +47,13 @@ class Scene:
     begin_s: float
     selection: Selection
     width: int
+    problems: tuple[str, ...] = ()
+    other_files: tuple[Path, ...] = ()
+
+    @property
+    def table_width(self) -> int:
+        """What tables may be wide; 0, no limit, where nobody says how wide the terminal is."""
+        return self.width if sys.stdout.isatty() or os.environ.get("COLUMNS") else 0
 
     def target_name(self, target: int) -> str:
         return clean(f"{self.targets[target].name} ({self.targets[target].pid})")
@@ -70,8 +79,8 @@ def show(path: str, words: SelectionWords, output: OutputWords, kind: Kind[_Resu
     Raises:
         InvalidInput: no record, or words that mean nothing in it.
     """
-    with open_record(path, follow=output.follow) as record:
-        print_problems(record)
+
+    def use(record: Record) -> None:
         while output.follow and record.time_span_s == (0.0, 0.0) and record.is_growing:
             _wait(record, _LOOK_EVERY_S)
         while True:
@@ -82,10 +91,7 @@ def show(path: str, words: SelectionWords, output: OutputWords, kind: Kind[_Resu
             if not _wait(record, max(_LOOK_EVERY_S, _REST * (time.monotonic() - begin_s))):
                 return
 
-
-def print_problems(record: Record) -> None:
-    for problem in record.problems:
-        print(f"memtherm: warning: {record.path}: {problem}", file=sys.stderr)
+    with_record(path, use, follow=output.follow)
 
 
 def _wait(record: Record, rest_s: float) -> bool:
@@ -118,7 +124,7 @@ def _show_once(path: str, record: Record, words: SelectionWords, output: OutputW
             "\n".join([*head_lines(about, scene), *(f"written: {picture}" for picture in output.pictures)]), flush=True
         )
         return
-    lines = [*head_lines(about, scene), "", *kind.lines(result, scene)]
+    lines = [*head_lines(about, scene), "", *wrapped(kind.lines(result, scene), scene.table_width)]
     is_again = output.follow and sys.stdout.isatty()
     print((_CLEAR if is_again else "") + "\n".join(lines), flush=True)
 
@@ -144,7 +150,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def scene_of(path: str, record: Record, selection: Selection) -> Scene:
     width = min(_WIDEST, shutil.get_terminal_size().columns)
-    return Scene(path, record.targets, record.time_span_s[0], selection, width)
+    return Scene(path, record.targets, record.time_span_s[0], selection, width, record.problems, others_of(record))
 
 
 def head_lines(about: Summary, scene: Scene) -> list[str]:
@@ -170,6 +176,8 @@ def plain_summary(about: Summary, scene: Scene) -> dict[str, Any]:
     """The head of every JSON report."""
     return {
         "path": scene.path,
+        "problems": list(scene.problems),
+        "other_files": [str(one) for one in scene.other_files],
         "since_s": about.since_s,
         "until_s": about.until_s,
         "begin_s": scene.begin_s,

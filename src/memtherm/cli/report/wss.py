@@ -37,14 +37,13 @@ def command(path: str, **options: Any) -> None:
     what counts only if its rate was not found too high, `possibly` adds what would count if it was found too low
     (95 % confidence).  RSS stands beside it where the record has it.
     """
-    from memtherm.cli.report.numbers import parse_points
+    from memtherm.cli.report.numbers import parse_points, parse_rate_of
     from memtherm.cli.report.show import Kind, show
-    from memtherm.policy.bounds import parse_percentage
     from memtherm.views.working_set import working_set
 
     words, output = SelectionWords.take(options), OutputWords.take(options)
     points = parse_points(options["percentiles"])
-    min_access_rate = parse_percentage(options["min_rate"])
+    min_access_rate = parse_rate_of("--min-rate", options["min_rate"])
     show(
         path,
         words,
@@ -85,7 +84,13 @@ def _lines(found: "WorkingSet", scene: "Scene", points: tuple[float, ...]) -> li
         rows = [
             (f"{point:g} %", *(format_size(column[index]) for column in columns)) for index, point in enumerate(points)
         ]
-        lines += table_lines(("percentile", "working set", "surely", "possibly", "watched"), rows, left=0)
+        lines += table_lines(
+            ("percentile", "working set", "surely", "possibly", "watched"),
+            rows,
+            left=0,
+            width=scene.table_width,
+            spare=("watched", "possibly", "surely"),
+        )
         lines.append(f"mean {format_size(percentiles.mean_bytes)}{_resident_words(found, part)}")
     if len(parts) > _MOST_TARGETS + 1:
         lines.append(f"and {len(parts) - _MOST_TARGETS - 1} more targets: --target, or --json")
@@ -131,7 +136,7 @@ def _time_lines(found: "WorkingSet", scene: "Scene") -> list[str]:
                 bar(mean / largest, room),
             )
         )
-    return table_lines(("from", "working set", "RSS", ""), rows)
+    return table_lines(("from", "working set", "RSS", ""), rows, width=scene.table_width, spare=("",))
 
 
 def _draw(found: "WorkingSet", picture: "Path", frame: "Frame") -> None:
