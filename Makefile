@@ -35,7 +35,7 @@ bpf: ## Build the BPF object again
 	@scripts/setup.sh bpf
 	bpf/build.sh
 
-bench: ## All benchmarks, about 16 minutes, and docs/benchmarks.md; ARGS=--quick takes 2 and writes no docs
+bench: ## All benchmarks, about 45 minutes, and docs/benchmarks.md; ARGS=--quick takes 2 and writes no docs
 	@scripts/setup.sh test
 	@scripts/bench.sh $(ARGS)
 

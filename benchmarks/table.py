@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmarks.arrays import accuracy_table as arrays_accuracy_table
+from benchmarks.arrays import arrays_shortfalls, examples_table, slowdown_table
 from benchmarks.records import read_table, write_table
 from benchmarks.reports import report_table
 from benchmarks.support.machine import REPOSITORY, load
@@ -65,6 +67,34 @@ the unwatched workload in the same seconds. `usual` is the median of the longest
 
 {overhead_shortfalls}
 
+## Arrays of the own program
+
+{arrays_conditions}
+
+`benchmarks/arrays.py`; each line is a process of its own. Accuracy: an array of 1 GiB in small pages, looked at each
+0.5 s. Of its parts a third is touched 20 times a second, by one page, by 16, or by all; of its pages 4 % are, some
+alone, most in stripes. Hot is what has a rate of one half or more; four windows, their mean and the worst. *Not looked
+at* is what the budget of clearing left out at each look, and the census estimated.
+
+{arrays_accuracy}
+
+A numpy kernel that reads and writes all of a watched array of 1 GiB, at one look a second, so that all of it is always
+hot. Two such arrays take turns, pass by pass; one is watched, and every eight seconds the roles change. The slowdown is
+the ratio of the CPU time of a pass, its interval is found by resampling. What the watching thread takes of a CPU stands
+beside.
+
+{arrays_slowdown}
+
+The programs of `examples/`, with zram: the median of three rounds of the lines with bars, which are those without
+options of `embedding_table`. *By CPU time* is the look-ups for the CPU time of the thread that does them, page faults
+included; what zram holds is in memory still. Of `sparse_matrix` the rate is compared with that of small pages.
+
+{arrays_examples}
+
+### What falls short
+
+{arrays_shortfalls}
+
 ## One tick of sampling, and the start
 
 CPU time of one tick over 1000 regions of a process of 1 GiB (`benchmarks/sampling_tick.py`):
@@ -104,8 +134,8 @@ damo reads the same rows from a file of its own kind. 10 M are not given to it: 
 
 def main() -> None:
     accuracy, overhead, tick, start = (load(name) for name in ("accuracy", "overhead", "sampling_tick", "start"))
-    records, reports = load("records"), load("reports")
-    if any(one["is_quick"] for one in (accuracy, overhead, records, reports)):
+    arrays, records, reports = load("arrays"), load("records"), load("reports")
+    if any(one["is_quick"] for one in (accuracy, arrays, overhead, records, reports)):
         print(f"{_PAGE.relative_to(REPOSITORY)} is left as it is: it is made from whole runs only")
         return
     _PAGE.parent.mkdir(exist_ok=True)
@@ -117,6 +147,11 @@ def main() -> None:
         overhead_conditions=_conditions(overhead),
         overhead=overhead_table(overhead["rows"]),
         overhead_shortfalls=stall_shortfalls(overhead["rows"]),
+        arrays_conditions=_conditions(arrays),
+        arrays_accuracy=arrays_accuracy_table(_of_table(arrays, "accuracy")),
+        arrays_slowdown=slowdown_table(_of_table(arrays, "slowdown")),
+        arrays_examples=examples_table(_of_table(arrays, "examples")),
+        arrays_shortfalls=arrays_shortfalls(arrays["rows"]),
         tick_conditions=_conditions(tick),
         tick=tick_table(tick["rows"]),
         start=tick_table(start["rows"]),
@@ -128,6 +163,10 @@ def main() -> None:
     )
     _PAGE.write_text(text)
     print(f"wrote {_PAGE.relative_to(REPOSITORY)}")
+
+
+def _of_table(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [row for row in result["rows"] if row["table"] == name]
 
 
 def _conditions(result: dict[str, Any]) -> str:

@@ -40,6 +40,11 @@ class Interface:
         return self._values.__array_interface__
 
 
+class Described:
+    def __init__(self, interface: Any) -> None:
+        self.__array_interface__ = interface
+
+
 class Tensor:
     """DLPack alone."""
 
@@ -88,6 +93,20 @@ def test_a_column_of_a_data_frame() -> None:
         ArrayMemory.of(as_numpy(pandas.Series(["a", "b"] * 5000)))
 
 
+def test_a_column_that_arrow_keeps_lives_as_long_as_its_series() -> None:
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    series = pandas.Series(arrow.array(np.arange(5000.0)), dtype=pandas.ArrowDtype(arrow.float64()))
+    owner = owner_of(series)
+    gc.collect()
+    assert owner.get() is series
+    assert owner.why_gone(series) == ""
+    assert owner._held is not None
+    del series
+    gc.collect()
+    assert owner.get() is None
+    assert owner._held is None
+
+
 def test_views_offsets_and_strides() -> None:
     values = np.zeros((100, 1000))
     part = ArrayMemory.of(values[10:90:2, ::-1])
@@ -111,6 +130,8 @@ def test_views_offsets_and_strides() -> None:
         (Tensor(np.zeros(5000), device=2), "a Tensor on device 2 is not in the memory of the CPU"),
         (Tensor(np.zeros(5000), device=99), "requires a gradient"),
         (Column(np.zeros(5000), copies=True), "gives a copy"),
+        (Described({"version": 3}), "the memory of a Described cannot be had"),
+        (Described(None), "the memory of a Described cannot be had"),
         (memoryview(b"").release, "has no memory"),
     ],
 )

@@ -179,6 +179,9 @@ def test_rows_are_chosen_as_numpy_does(rows: Any, expected: list[tuple[int, int]
         ([0.5], "names no rows"),
         ("abc", "names no rows"),
         ([[1], [2]], "names no rows"),
+        ([[1], [2, 3]], "names no rows"),
+        (slice(0.5, None), "names no rows"),
+        (slice(None, None, 0), "names no rows"),
         (np.zeros(9, np.bool_), r"a mask of shape \(9,\) for 10 rows"),
     ],
 )

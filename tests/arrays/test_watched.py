@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 import memtherm
 from arrays.scene import MIB, accessing, mappings_in, table
-from memtherm import AccessPattern, Action, Bounds, InvalidInput, NotSupported, Policy, Scheme, TargetGone
+from memtherm import AccessPattern, Action, Bounds, HostCannot, InvalidInput, NotSupported, Policy, Scheme, TargetGone
 from memtherm.arrays import engine as engine_module
 from memtherm.arrays.watched import WatchedArray, watch
 from memtherm.core.attributes import MonitoringAttributes
@@ -216,6 +217,8 @@ def test_an_error_of_the_watching_thread_is_raised_in_the_reader(monkeypatch: py
         ({"interval_s": "1s"}, "an interval of '1s'"),
         ({"interval_s": 1e-6}, "leaves the watch no rest"),
         ({"policy": "policy.toml"}, "is not a policy"),
+        ({"schemes": "abc"}, "'abc' is no list of schemes"),
+        ({"schemes": None}, "None is no list of schemes"),
         ({"policy": Policy(attributes=MonitoringAttributes(method="sampling"))}, "method sampling for an array"),
         ({"schemes": [Scheme(action=Action.PAGEOUT)], "apply": True}, "acts on hot memory"),
         (
@@ -236,6 +239,7 @@ def test_bad_questions(watched: WatchedArray) -> None:
     for ask, words in (
         (lambda: watched.access_rate(by="column"), "by 'column'"),
         (lambda: watched.rows_below(1.5), "an access rate of 1.5"),
+        (lambda: watched.rows_below("a"), "an access rate of 'a'"),  # type: ignore[arg-type]
         (lambda: watched.advise("forget"), "'forget' is no action"),
         (lambda: watched.advise("cold", [4096]), "an array that has 4096"),
         (lambda: watched.advise("migrate_hot"), "migrate_hot without a node"),
@@ -245,6 +249,8 @@ def test_bad_questions(watched: WatchedArray) -> None:
             ask()
     with pytest.raises(NotSupported):
         watched.advise("lru_prio")
+    with pytest.raises(NotSupported, match="stat only counts"):
+        watched.advise("stat")
 
 
 def test_where_no_way_works_that_is_one_clear_error_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +263,57 @@ def test_where_no_way_works_that_is_one_clear_error_and_nothing_is_left(monkeypa
         patch.setattr(engine_module, "open_own_probe", none)
         with pytest.raises(NotSupported, match="this and that"):
             found.start()
+    with watch(values, name="again", interval_s=0.05) as again:
+        after(again, 1)
+
+
+class At:
+    """Memory that is nobody's object."""
+
+    def __init__(self, address: int, pages: int) -> None:
+        self.__array_interface__ = {"version": 3, "shape": (pages, 4096), "typestr": "|u1", "data": (address, False)}
+
+
+def test_memory_that_is_not_mapped_is_told() -> None:
+    nowhere = At(1 << 30, 64)
+    found = watch(nowhere, name="nowhere")
+    with pytest.raises(InvalidInput, match='nothing is mapped at 256 KiB of "nowhere"'):
+        found.start()
+
+
+def test_memory_that_is_unmapped_while_it_is_watched_ends_the_watch() -> None:
+    library = ctypes.CDLL(None)
+    library.mmap.restype = ctypes.c_void_p
+    size = ctypes.c_size_t(64 * 4096)
+    address = library.mmap(None, size, 3, 0x22, -1, ctypes.c_long(0))
+    ctypes.memset(address, 1, size.value)
+    nobodys = At(address, 64)
+    with watch(nobodys, name="nobody's", interval_s=0.05) as found:
+        after(found, 1)
+        library.munmap(ctypes.c_void_p(address), size)
+        list(found.snapshots())
+    assert "nothing is left of its memory" in found.events[-1]
+
+
+def test_a_task_that_is_cancelled_while_its_watch_begins_leaves_none() -> None:
+    values = table()
+
+    async def use() -> None:
+        async with watch(values, name="cancelled", interval_s=0.05):
+            raise AssertionError
+
+    async def cancel() -> None:
+        task = asyncio.create_task(use())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Ends with the thread that begins the watch.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.sleep(0)
+
+    asyncio.run(cancel())
     with watch(values, name="again", interval_s=0.05) as again:
         after(again, 1)
 
@@ -338,3 +395,31 @@ def test_the_public_names_are_there() -> None:
     assert memtherm.watch is watch
     assert memtherm.WatchedArray is WatchedArray
     assert memtherm.allocate((3, PAGE), "u1").shape == (3, PAGE)
+
+
+@pytest.mark.parametrize("action", ["hugepage", "collapse"])
+def test_what_one_watch_left_is_no_wish_of_the_program_for_the_next(action: str) -> None:
+    """No advice can be taken away: after `hugepage` the memory keeps one that comes nearest to none."""
+    require("thp")
+    array = memtherm.allocate((4 * 2**20,), "uint8")
+    array[:] = 1
+    for _ in range(2):
+        with watch(array, interval_s=0.5) as watched:
+            assert watched.advise("hugepage").applied_bytes == array.nbytes
+    with watch(array, interval_s=0.5) as watched:
+        outcome = watched.advise(action)
+        assert not any("asked for" in one.reason for one in outcome.refused)
+    asked = memtherm.allocate((4 * 2**20,), "uint8", huge_pages=False)
+    asked[:] = 1
+    with watch(asked, interval_s=0.5) as watched:
+        (refused,) = watched.advise(action).refused
+        assert "asked for no huge pages" in refused.reason
+
+
+def test_a_kernel_without_any_way_is_told_once_with_each_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMTHERM_WITHOUT", "bpf,userfaultfd,page_monitor,soft_dirty")
+    array = memtherm.allocate((2**20,), "uint8")
+    with pytest.raises(HostCannot, match="no way to see accesses to own memory works here") as raised:
+        watch(array).start()
+    assert all(name in str(raised.value) for name in ("userfaultfd", "bpf", "smaps"))
+    assert "\n" not in str(raised.value)

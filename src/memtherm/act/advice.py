@@ -61,6 +61,9 @@ class AdviceWay(Protocol):
     def give(self, start: Addresses, end: Addresses, action: Action) -> None:
         """Advise ranges: willneed, cold, pageout or collapse.  A range that fails shows as not applied."""
 
+    def new_log(self) -> AdviceLog:
+        """For the huge page advice that is given."""
+
     def undo(self, log: AdviceLog) -> tuple[str, ...]:
         """Put back what huge page advice was there before; what came of it, in sentences."""
 
@@ -100,6 +103,9 @@ class RemoteAdvice:
 
     def give(self, start: Addresses, end: Addresses, action: Action) -> None:
         advise(self._process.pidfd, start, end, _ADVICE[action])
+
+    def new_log(self) -> AdviceLog:
+        return AdviceLog()
 
     def undo(self, log: AdviceLog) -> tuple[str, ...]:
         return log.undo(self._process)

@@ -12,7 +12,7 @@ from memtherm.act.brake import Brake
 from memtherm.act.effect import Effect, Subject
 from memtherm.act.examined import Examined
 from memtherm.act.guard import scheme_refusal
-from memtherm.act.huge_advice import AdviceLog, advise_huge_pages, within_map_count
+from memtherm.act.huge_advice import advise_huge_pages, within_map_count
 from memtherm.act.migrate import migrate
 from memtherm.act.page_filters import PageFilters, huge_page_runs
 from memtherm.act.pieces import (
@@ -76,7 +76,7 @@ class TargetActor:
         self._memory = _Memory(process)
         self._brake = Brake(process, self._pagemap, guard)
         self._rate_limit = RateLimit(guard.max_bytes_per_s, now_s=time.monotonic())
-        self._advice_log = AdviceLog()
+        self._advice_log = self._way.new_log()
         self.stopped: Callable[[], bool] = lambda: False
         self._examined: Examined | None = None
         self._accessed: Accessed | None = None

@@ -159,10 +159,18 @@ def advise_huge_pages(
 
 
 class AdviceLog:
-    """What carries advice of ours, and what huge page advice it had before, which is put back at the end."""
+    """What carries advice of ours, and what huge page advice it had before, which is put back at the end.
 
-    def __init__(self) -> None:
+    Args:
+        left: of an earlier log of the same memory.
+
+    Attributes:
+        left: what had no advice, and after `undo` carries what comes nearest to none: no wish of the application.
+    """
+
+    def __init__(self, left: NDArray[np.void] | None = None) -> None:
         self._entries = np.zeros(0, _ENTRY)
+        self.left: _Entries = np.zeros(0, _ENTRY) if left is None else left
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -173,7 +181,8 @@ class AdviceLog:
         What is another mapping now, or has other advice, is forgotten.
         """
         self._entries = _still_ours(self._entries, mappings)
-        given = self._entries[self._entries["given"] == flag]
+        ours = np.concatenate((self._entries, _still_ours(self.left, mappings)))
+        given = ours[ours["given"] == flag]
         return join_adjacent(given["start"], given["end"])
 
     def clear(self) -> None:
@@ -190,7 +199,7 @@ class AdviceLog:
         """
         new = _still_ours(entries, mappings)
         late = _outside(entries[is_going_on], new["start"], new["end"])
-        new = np.concatenate((new, late))
+        new = self._without_left(np.concatenate((new, late)))
         new = new[np.argsort(new["start"])]
         start, end = new["start"], new["end"]
         old = self._entries
@@ -200,6 +209,14 @@ class AdviceLog:
         again["before"] = np.where(carries, old["before"][of_old], again["before"])
         entries = np.concatenate((_outside(old, start, end), again, _outside(new, old["start"], old["end"])))
         self._entries = entries[np.argsort(entries["start"])]
+
+    def _without_left(self, entries: _Entries) -> _Entries:
+        """What carried only what we had left there had no advice before."""
+        left = self.left
+        start, end, of_left, row = intersect(left["start"], left["end"], entries["start"], entries["end"])
+        parts = _cut(entries, start, end, row)
+        parts["before"] = np.where(parts["before"] == left["given"][of_left], "", parts["before"])
+        return np.concatenate((_outside(entries, *join_adjacent(left["start"], left["end"])), parts))
 
     def undo(self, process: Process, give: GiveHugeAdvice | None = None) -> tuple[str, ...]:
         """Put back what the ranges had, where they still are the same mapping and carry our advice.
@@ -217,9 +234,18 @@ class AdviceLog:
             entries = _still_ours(entries, read_smaps(process))
             wanted = np.where(entries["before"] != "", entries["before"], _nearest_to_none(entries, read_huge_pages()))
             reason = _give_back(process, entries, wanted, give)
+            nearest = entries[entries["before"] == ""]
+            nearest["given"] = wanted[entries["before"] == ""]
+            self.left = joined_left(self.left, nearest)
             return _sentences(entries, wanted, _has_flag_now(entries, wanted, read_smaps(process)), reason)
         except TargetGone:
             return ()
+
+
+def joined_left(old: NDArray[np.void], new: NDArray[np.void]) -> NDArray[np.void]:
+    """What two logs have left of the same memory (`AdviceLog.left`): the newer one holds."""
+    both = np.concatenate((_outside(old, *join_adjacent(new["start"], new["end"])), new))
+    return both[np.argsort(both["start"])]
 
 
 def _describe(start: Addresses, end: Addresses, mappings: DetailedMappings, row: Counts) -> _Entries:

@@ -1,6 +1,7 @@
 """An Actor for memory of this process: by madvise, as any user, and never beyond the memory that it is given."""
 
 import os
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from memtherm.act.apply import TargetActor
 from memtherm.act.effect import Effect, Subject
 from memtherm.act.guard import MappingRefusal, mapping_refusals
-from memtherm.act.huge_advice import AdviceLog
+from memtherm.act.huge_advice import AdviceLog, joined_left
 from memtherm.act.own_effects import OwnColdEffect, OwnWillneedEffect, hidden_files
 from memtherm.act.pieces import Pieces
 from memtherm.act.verify import EFFECTS
@@ -33,6 +34,8 @@ _ADVICE = {
     Action.PAGEOUT: OwnAdvice.PAGEOUT,
     Action.COLLAPSE: OwnAdvice.COLLAPSE,
 }
+# Huge page advice that no advice could take away (AdviceLog.left), by the id of the array that it is on.
+_left: dict[int, NDArray[np.void]] = {}
 _OUTSIDE = "not the array's own memory, or a page that it shares with other memory"
 
 
@@ -147,15 +150,34 @@ class OwnMemory:
     def give_huge_advice(self, start: Addresses, end: Addresses, advice: PtraceAdvice) -> NDArray[np.int64]:
         return advise_own(start, end, OwnAdvice(advice))
 
+    def new_log(self) -> AdviceLog:
+        owner = self._owner() if self._owner else None
+        return AdviceLog(None if owner is None else _left.get(id(owner)))
+
     def undo(self, log: AdviceLog) -> tuple[str, ...]:
         if os.getpid() == self._process.pid:
-            return log.undo(self._process, self.give_huge_advice)
+            told = log.undo(self._process, self.give_huge_advice)
+            self._remember(log)
+            return told
         # A fork has the mappings with our advice, too.
         with open_process(os.getpid()) as fork:
             return log.undo(fork, self.give_huge_advice)
 
     def close(self) -> None:
         self._process.close()
+
+    def _remember(self, log: AdviceLog) -> None:
+        """What is left of our advice, for who acts on the same array later; as long as that lives."""
+        owner = self._owner() if self._owner else None
+        if owner is None or not len(log.left):
+            return
+        key = id(owner)
+        if key not in _left:
+            try:
+                weakref.finalize(owner, _left.pop, key, None).atexit = False
+            except TypeError:  # nobody would tell when it is gone
+                return
+        _left[key] = joined_left(_left[key], log.left) if key in _left else log.left
 
 
 def _checked(within: Sequence[Range]) -> tuple[Addresses, Addresses]:

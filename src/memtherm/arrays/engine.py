@@ -35,7 +35,7 @@ from memtherm.session.metrics import HostMetrics
 from memtherm.session.scheme_check import GuardedSchemes, refuse_unsafe, refuse_unseen
 from memtherm.session.schemes import SchemeRunner
 from memtherm.session.session import Session
-from memtherm.units import PAGE_SIZE, format_time
+from memtherm.units import PAGE_SIZE, format_size, format_time
 
 # Looks of a window at an interval that was asked for: five, and fewer where that would last longer than 10 s.
 _MOST_LOOKS, _FEWEST_LOOKS, _LONGEST_WINDOW_S = 5, 2, 10.0
@@ -66,6 +66,7 @@ def planned_watch(
         raise InvalidInput(f"{policy!r} is not a policy", hint="read a file with memtherm.load_policy")
     if way not in ("auto", *WAYS):
         raise InvalidInput(f"{way!r} is no way to watch an array", hint=f"use auto, {', '.join(WAYS)}")
+    schemes = _checked(schemes)
     attributes = policy.attributes if interval_s is None else _at_interval(interval_s)
     if attributes.method not in ("auto", "census"):
         raise InvalidInput(
@@ -82,6 +83,13 @@ def planned_watch(
     refuse_unsafe(policy.schemes, guard=policy.guard, apply=apply, own_memory=True)
     refuse_unseen(policy.schemes, probe=way)
     return WatchPlan(way=way, policy=policy, apply=apply)
+
+
+def _checked(schemes: Iterable[Scheme]) -> tuple[Scheme, ...]:
+    found = tuple(schemes) if isinstance(schemes, Iterable) else ()
+    if not isinstance(schemes, Iterable) or not all(isinstance(one, Scheme) for one in found):
+        raise InvalidInput(f"{schemes!r} is no list of schemes", hint="schemes=[memtherm.Scheme(…)]")
+    return found
 
 
 def _at_interval(interval_s: float) -> MonitoringAttributes:
@@ -117,7 +125,7 @@ class Engine:
     def open_actor(self, *, apply: bool) -> ArrayActor:
         """One more actor for the array's own pages."""
         flags = _USERFAULTFD_FLAGS if self.way.name.startswith("userfaultfd") else ()
-        actor = own_actor(self._within, guard=self._guard, apply=apply, ours=lambda: flags)
+        actor = own_actor(self._within, guard=self._guard, apply=apply, ours=lambda: flags, owner=self.held.owner.get)
         actor.stopped = lambda: self.stop.is_set() or self.pausing.is_set()
         return self.held.add_actor(actor, release=self._release)
 
@@ -146,6 +154,8 @@ def _scheme_of(action: Action | str, node: int | None) -> Scheme:
         action = Action(action)
     except ValueError:
         raise InvalidInput(f"{action!r} is no action", hint=f"use one of {', '.join(Action)}") from None
+    if action is Action.STAT:
+        raise NotSupported("stat only counts, and changes nothing", hint="a scheme can count; advise acts")
     if reason := action_refusal(action):
         raise NotSupported(reason, hint="pageout, cold, willneed, collapse, hugepage, nohugepage and migrate_hot can")
     if (action in _MIGRATE) != (node is not None):
@@ -158,7 +168,7 @@ def begin_engine(plan: WatchPlan, *, name: str, owner: Owner, rows: RowMap, on_e
     """Open probe and actor, and make their session, which is not started yet.
 
     Raises:
-        InvalidInput: schemes need reads to be seen, where only writes are.
+        InvalidInput: schemes need reads to be seen, where only writes are; or nothing is mapped there.
         HostCannot: no way works here.
     """
     policy, clock = plan.policy, SystemClock()
@@ -167,6 +177,11 @@ def begin_engine(plan: WatchPlan, *, name: str, owner: Owner, rows: RowMap, on_e
     with ExitStack() as opened:
         opened.callback(probe.close)
         refuse_unseen(policy.schemes, probe=way.name)
+        if unmapped_bytes := end - start - sum(high - low for low, high in probe.ranges()):
+            raise InvalidInput(
+                f'nothing is mapped at {format_size(unmapped_bytes)} of "{name}"',
+                hint="its memory was given back, or its address is wrong",
+            )
         within = [(int(first), int(last)) for first, last in zip(*rows.ranges(rows.own), strict=True)]
         held = Held(name, owner, on_end=on_end)
         engine = Engine(held, probe, way, within, policy.guard)

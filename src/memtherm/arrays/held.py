@@ -18,6 +18,7 @@ from memtherm.errors import HostCannot, TargetGone
 
 # Whoever holds the turn for longer than this, while the array dies, is ending the watch already.
 _LONGEST_TURN_S = 1.0
+CLOSED = "is not watched any more"
 
 
 class Held:
@@ -30,6 +31,7 @@ class Held:
         on_end: called once with why the watch has ended, by the thread that found it out: it must be quick.
 
     Attributes:
+        owner: who keeps the array alive.
         why_ended: empty while it is watched.
         events: what a reader has to know, in sentences.
         turn: one step at a time, of whatever thread; a fork waits for it.
@@ -37,7 +39,7 @@ class Held:
 
     def __init__(self, name: str, owner: Owner, *, on_end: Callable[[str], None]) -> None:
         self._name = name
-        self._owner = owner
+        self.owner = owner
         self._on_end = on_end
         self._to_undo = ExitStack()
         self.turn = threading.RLock()
@@ -48,13 +50,14 @@ class Held:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Raises TargetGone where the memory is no longer what is watched."""
-        owner = self._owner.get()
+        owner = self.owner.get()
         try:
             with self.turn:
-                why = self.why_ended or self._owner.why_gone(owner)
+                why = self.why_ended or self.owner.why_gone(owner)
                 if why:
                     self.end(why)
-                    raise TargetGone(f'the array "{self._name}" {why}', hint="keep a reference to what is watched")
+                    hint = "call memtherm.watch again" if why == CLOSED else "keep a reference to what is watched"
+                    raise TargetGone(f'the array "{self._name}" {why}', hint=hint)
                 yield
         finally:
             # The last reference may be this one: then the array dies here, beyond the step.
@@ -78,7 +81,7 @@ class Held:
                 return
             self.why_ended = why
             self._to_undo.close()
-            self._owner.let_go()
+            self.owner.let_go()
         finally:
             if mine:
                 self.turn.release()
@@ -136,7 +139,10 @@ class ArrayCensus:
 
     def ranges(self) -> list[Range]:
         with self._held.step():
-            return self._probe.ranges()
+            found = self._probe.ranges()
+        if not found:
+            self._held.end("was unmapped: nothing is left of its memory")
+        return found
 
     def look(self) -> PageBits:
         with self._held.step():
@@ -155,7 +161,7 @@ class ArrayCensus:
             return self._probe.clear_everything(longest_stall_s=longest_stall_s)
 
     def close(self) -> None:
-        self._held.end("is not watched any more")
+        self._held.end(CLOSED)
 
 
 class ArrayActor:
@@ -189,4 +195,4 @@ class ArrayActor:
         return ()
 
     def close(self) -> None:
-        self._held.end("is not watched any more")
+        self._held.end(CLOSED)

@@ -95,7 +95,8 @@ class Owner:
 
     Views die early, and their memory lives on; so it is the array that they are views of that counts.  Where nobody
     could be told in time, it is held as long as it is watched: a mmap, which gives its memory back before it tells,
-    and what cannot be held weakly, such as bytes and bytearray; the latter cannot be resized meanwhile.
+    and what cannot be held weakly, such as bytes and bytearray; the latter cannot be resized meanwhile.  So is a column
+    that Arrow keeps.
 
     Args:
         given: what the user gave.
@@ -113,6 +114,9 @@ class Owner:
         if isinstance(owner, mmap.mmap):
             self._held = owner
         else:
+            if hasattr(owner, "to_numpy") and not any(owner is one for one in _chain(array)):
+                # It may change what it keeps its numbers in, and nobody would tell: this array keeps the memory.
+                self._held = array
             try:
                 self._weak = weakref.ref(owner, self._note_freed)
             except TypeError:
@@ -141,6 +145,7 @@ class Owner:
 
     def _note_freed(self, _: object) -> None:
         self.on_freed()
+        self._held = None
 
 
 def as_numpy(array: object) -> NDArray[Any]:
@@ -158,12 +163,19 @@ def as_numpy(array: object) -> NDArray[Any]:
     except (BufferError, ValueError) as problem:
         raise InvalidInput(f"the memory of a {_kind(array)} cannot be had: {problem}", hint=_HINT) from None
     if hasattr(array, "__array_interface__"):
-        return np.asarray(array)
+        return _by_array_interface(array)
     if hasattr(array, "__dlpack__"):
         return _by_dlpack(array)
     if hasattr(array, "to_numpy"):
         return _by_to_numpy(array)
     raise InvalidInput(f"a {_kind(array)} has no memory that can be watched", hint=_HINT)
+
+
+def _by_array_interface(array: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(array)
+    except (AttributeError, TypeError, ValueError) as problem:
+        raise InvalidInput(f"the memory of a {_kind(array)} cannot be had: {problem}", hint=_HINT) from None
 
 
 def _by_dlpack(array: Any) -> NDArray[Any]:
@@ -227,11 +239,18 @@ def _owner_of(given: object, array: NDArray[Any]) -> object:
     """The last array that the memory is a view of; else who has it, and whom we can hold weakly."""
     behind = _chain(array)[1:]
     arrays = [one for one in behind if isinstance(one, np.ndarray)]
-    if arrays:
+    if arrays and not _is_made_anew(arrays[-1], given):
         return arrays[-1]
     # A memoryview gives its buffer back before it tells; whose buffer it is, is behind it.
-    others = [one for one in [given, *behind] if not isinstance(one, memoryview) and _is_kept_by(one)]
+    others = [one for one in [*behind, given] if not isinstance(one, memoryview) and _is_kept_by(one)]
     return others[-1] if others else given
+
+
+def _is_made_anew(owner: object, given: Any) -> bool:
+    """Whether a column makes this whenever it is asked for its numbers, as one that Arrow keeps: nobody else has it."""
+    if isinstance(given, np.ndarray) or not hasattr(given, "to_numpy") or hasattr(given, "__dlpack__"):
+        return False
+    return not any(owner is one for one in _chain(given.to_numpy(copy=False)))
 
 
 def _is_kept_by(one: object) -> bool:

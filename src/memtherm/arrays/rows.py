@@ -189,11 +189,17 @@ def chosen_runs(rows: Rows, nr_rows: int) -> tuple[Counts, Counts]:
     if isinstance(rows, range):
         rows = np.array(rows, np.int64)
     if isinstance(rows, slice):
-        first, stop, step = rows.indices(nr_rows)
+        try:
+            first, stop, step = rows.indices(nr_rows)
+        except (TypeError, ValueError) as problem:
+            raise InvalidInput(f"{rows!r} names no rows: {problem}", hint="a slice is of whole numbers") from None
         if step == 1:
             return np.array([first][: stop > first], np.int64), np.array([stop][: stop > first], np.int64)
         rows = np.arange(first, stop, step)
-    numbers = np.atleast_1d(np.asarray(rows))
+    try:
+        numbers = np.atleast_1d(np.asarray(rows))
+    except ValueError:
+        raise InvalidInput(f"{rows!r} names no rows", hint="give a slice, a list of row numbers, or a mask") from None
     if numbers.dtype == np.bool_:
         if numbers.shape != (nr_rows,):
             raise InvalidInput(f"a mask of shape {numbers.shape} for {nr_rows} rows", hint="one value for each row")

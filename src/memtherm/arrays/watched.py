@@ -106,7 +106,13 @@ class WatchedArray:
         self.close()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        beginning = asyncio.ensure_future(asyncio.to_thread(self.start))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # The thread begins the watch all the same, and nobody would end it.
+            beginning.add_done_callback(self._close_begun)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
@@ -144,6 +150,10 @@ class WatchedArray:
         # The last reference may be this one; then the array dies here.
         del owner
         return self
+
+    def _close_begun(self, beginning: asyncio.Future[Self]) -> None:
+        if not beginning.cancelled() and beginning.exception() is None:
+            self.close()
 
     def close(self) -> None:
         """End the watch, and undo what was changed on the mappings.  May be called again; results stay readable."""
@@ -289,8 +299,8 @@ class WatchedArray:
 
         Waits, and raises, as `access_rate`.
         """
-        if not 0 <= rate <= 1:
-            raise InvalidInput(f"an access rate of {rate}", hint="a rate is from 0 to 1")
+        if not isinstance(rate, int | float | np.number) or not 0 <= rate <= 1:
+            raise InvalidInput(f"an access rate of {rate!r}", hint="a rate is from 0 to 1")
         return self._rows.rows_below(self._rates(), rate)
 
     def advise(self, action: Action | str, rows: Rows = None, *, node: int | None = None) -> Outcome:

@@ -12,6 +12,7 @@ FEATURES = frozenset(
         "damon",
         "idle",
         "libbpf",
+        "page_monitor",
         "pagemap_scan",
         "process_madvise",
         "psi",

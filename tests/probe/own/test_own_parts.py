@@ -13,6 +13,7 @@ from memtherm.errors import NotPermitted
 from memtherm.linux import libc, mapping_cuts
 from memtherm.linux.maps import read_maps
 from memtherm.linux.process import open_process
+from memtherm.linux.userfaultfd import Mode, UserFaultFd
 from memtherm.probe.own.choose import open_own_probe
 from memtherm.probe.own.cuts import CutKind
 from memtherm.probe.own.parts import PartsCensusProbe
@@ -123,6 +124,21 @@ def test_the_policy_of_the_application_stays() -> None:
     memory.read(3)
     assert accessed_units(looked(probe), memory.start) == {0, 1, 2, 3}
     probe.close()
+
+
+def test_memory_with_a_userfaultfd_is_left_as_it_is() -> None:
+    memory = Memory(units=4, written=False)
+    with UserFaultFd(Mode.WRITES) as theirs:
+        theirs.register(memory.start, memory.start + 2 * UNIT)
+        before = mapping_count(memory)
+        probe = PartsCensusProbe([memory.range])
+        assert probe.describe_changes[-1].startswith("1 mappings could not be cut")
+        # A page that we had made would be told to whoever has the userfaultfd.
+        held = probe.look().address
+        assert not len(held[held < memory.start + 2 * UNIT])
+        assert mapping_count(memory) == before + 1
+        probe.close()
+        assert mapping_count(memory) == before
 
 
 def test_memory_that_is_unmapped_meanwhile() -> None:

@@ -9,6 +9,7 @@ from memtherm.core.protocols import CensusProbe
 from memtherm.core.regions import Range
 from memtherm.errors import HostCannot, InvalidInput, NotSupported
 from memtherm.linux.facts import HostFacts, probe_host
+from memtherm.linux.hidden import is_hidden
 from memtherm.probe.choose import WRITES_ONLY, Way, choose_probe, rank_probes
 from memtherm.probe.own.canary import canary_problem
 from memtherm.probe.own.hub import own_hub
@@ -74,8 +75,9 @@ def open_own_probe(ranges: Sequence[Range], *, wanted: str = "auto") -> tuple[Ce
 
     name, reasons = choose_probe(rank_own_probes(probe_host(), look_at_own_facts()), wanted=wanted, canary=try_way)
     if not name:
+        which = "no way to see accesses to own memory works" if wanted == "auto" else f"the way {wanted} does not work"
         raise NotSupported(
-            "no way to see accesses to own memory works here: " + "; ".join(reasons),
+            f"{which} here: {'; '.join(reasons)}",
             hint="`memtherm doctor` shows each way of its section Own memory",
         )
     return opened[0], OwnWay(name=name, reasons=tuple(reasons), writes_only=name in WRITES_ONLY)
@@ -126,7 +128,8 @@ def look_at_own_facts() -> OwnFacts:
         or ("" if found & tracks_all == tracks_all else "this kernel's userfaultfd cannot track reads"),
         no_userfaultfd_writes=refusal
         or ("" if Feature.WRITE_ASYNC in found else "this kernel's userfaultfd cannot track writes by itself"),
-        has_page_monitor=all(Path(f"/proc/self/{name}").exists() for name in ("clear_refs", "smaps", "pagemap")),
+        has_page_monitor=not is_hidden("page_monitor")
+        and all(Path(f"/proc/self/{name}").exists() for name in ("clear_refs", "smaps", "pagemap")),
     )
 
 

@@ -1,7 +1,8 @@
 """Cut mappings of this process into parts, so that smaps tells a number for each; and put them together again.
 
 By an attribute that changes nothing else, the first of these that the kernel and the mapping allow: a name; a memory
-policy that means what the default means; staying out of core dumps.  What the application has set itself stays.
+policy that means what the default means; staying out of core dumps.  What the application has set itself stays, and
+memory that it has registered with a userfaultfd is left as it is: a page that we had made would be told to it.
 
 Facts (Linux 6.18), and what they mean here:
 1. Parts that get their first page while they are cut never become one mapping again.  So each mapping has one page
@@ -27,6 +28,7 @@ from memtherm.linux.process import Process
 from memtherm.units import HUGE_PAGE_SIZE
 
 _NAMES = ("memtherm part 0", "memtherm part 1")
+_USERFAULTFD = {"um", "uw", "ui", "ur"}
 _NAME_BEGIN, _NAME_END = "[anon:", "]"
 
 
@@ -78,6 +80,9 @@ def cut(
     done = []
     for low, high, index in zip(start.tolist(), end.tolist(), row.tolist(), strict=True):
         parts = _planned(low, high, unit, _application_name(mappings.mappings.names[index]))
+        if _USERFAULTFD & mappings.flags[index]:
+            done.append(CutMapping(parts, None))
+            continue
         if mappings.anonymous_bytes[index] + mappings.swap_bytes[index] == 0:
             _give_a_page(mappings, index, low)
         kind = next((one for one in kinds if _allows(mappings, index, one) and _marked(parts, one)), None)
