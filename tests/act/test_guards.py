@@ -20,6 +20,7 @@ from act.scene import (
     PAGE,
     about,
     act,
+    drop_from_page_cache,
     meminfo_bytes,
     present_bytes,
     reasons,
@@ -191,10 +192,13 @@ def test_memory_that_userfaultfd_handles_is_left_alone(action: Action) -> None:
 
 @pytest.mark.parametrize("action", ACTING)
 def test_of_a_whole_process_nothing_forbidden_is_advised(
-    child: Child, process: Process, action: Action, monkeypatch: pytest.MonkeyPatch
+    child: Child, process: Process, action: Action, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = child.map_aligned(16 * MIB)
     child.write(address, 4096)
+    # All else that the child maps of files may be in memory: then there is nothing to bring there.
+    child.map(MIB, flags=mmap.MAP_SHARED, path=str(file))
+    drop_from_page_cache(file)
     child.mlock(address + 4 * MIB, MIB)
     child.madvise(address + 8 * MIB, HUGE, MADV_NOHUGEPAGE)
     mappings = read_smaps(process)

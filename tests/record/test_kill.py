@@ -40,10 +40,12 @@ def write_and_be_killed(path: Path, reports: Sequence[Report], life_s: float) ->
         child = os.fork()
     if child == 0:
         try:
+            os.write(done, b"!")
             write(path, reports, done)
         finally:
             os._exit(0)
     os.close(done)
+    os.read(out, 1)  # a fork of a large process takes longer than the writing
     time.sleep(life_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
