@@ -159,12 +159,13 @@ def one_round(service: Service, arguments: argparse.Namespace) -> Figures:
 
 
 def run_until_steady(service: Service, *, window_s: float, at_most_s: float = 60.0) -> None:
-    """Work until the resident memory has changed by less than 1 % of the table in two windows."""
-    sizes = [resident_bytes(service.table)] * 3
+    """Work until memory has gone out, and its size has changed by less than 1 % of the table in two windows."""
+    most = resident_bytes(service.table)
+    sizes, little = [most] * 3, service.table.nbytes / 100
     for number in range(int(at_most_s / window_s)):
         pace(service.step, seconds=window_s)
         sizes = [*sizes[1:], resident_bytes(service.table)]
-        if number >= 3 and max(sizes) - min(sizes) < service.table.nbytes / 100:
+        if number >= 3 and sizes[-1] < most - little and max(sizes) - min(sizes) < little:
             return
 
 

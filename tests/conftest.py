@@ -2,6 +2,9 @@
 
 import pytest
 
+# Folders whose tests start processes and measure them against the clock.
+_REAL = {"system", "linux", "probe", "own", "act", "bpf", "arrays", "examples", "cli"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test on real processes that fails is run once more, and the summary names it as RERUN.
@@ -10,5 +13,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     scheduled for a second.  A defect fails twice.
     """
     for item in items:
-        if item.get_closest_marker("system") or item.path.parent.name == "system":
+        if item.get_closest_marker("system") or item.path.parent.name in _REAL:
             item.add_marker(pytest.mark.flaky(reruns=1))
